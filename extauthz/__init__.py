@@ -1,0 +1,1 @@
+"""A budget gate for LLM traffic behind Envoy's ext_authz filter."""

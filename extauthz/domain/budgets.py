@@ -1,0 +1,95 @@
+"""What a budget is attached to, and the counters that it is measured by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import quote
+
+from extauthz.domain.windows import Window, WindowRule
+
+SCOPE_ID_BYTES_MAX = 256
+
+
+class ScopeKind(StrEnum):
+    """The kinds of scope, by the word that stands in keys, labels and messages."""
+
+    GLOBAL = "global"
+    ORGANIZATION = "org"
+    TEAM = "team"
+    MEMBER = "member"
+    USER = "user"
+    KEY = "key"
+    END_USER = "end_user"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One payer: `global`, `org:acme`, `team:research`, `member:research/ana`, `user:ana`, `key:<sha256>`.
+
+    `ids` is empty for `global`, (team, user) for a member, and one id otherwise. Raises ValueError when an id is
+    longer than SCOPE_ID_BYTES_MAX.
+    """
+
+    kind: ScopeKind
+    ids: tuple[str, ...] = ()
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if any(len(part.encode()) > SCOPE_ID_BYTES_MAX for part in self.ids):
+            raise ValueError(f"an id of a {self.kind} is longer than {SCOPE_ID_BYTES_MAX} bytes")
+        encoded = "/".join(quote(part, safe="") for part in self.ids)
+        object.__setattr__(self, "text", f"{self.kind}:{encoded}" if self.ids else str(self.kind))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit on one scope for one window. `strict` makes the whole maximum of a request fit, not only a part of it."""
+
+    limit_nanousd: int
+    rule: WindowRule
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeBudgets:
+    """A scope of a principal with the budgets that bind there; spend is counted on it even when none does."""
+
+    scope: Scope
+    budgets: tuple[Budget, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Where spent and held of one scope are counted during one window."""
+
+    scope: Scope
+    window: Window
+
+    @property
+    def key(self) -> str:
+        """The counter's name in every store: a new window is a new key, which is how a budget resets."""
+        return f"{self.scope.text}|{self.window.name}|{self.window.start_ms}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A limited counter as it stands now."""
+
+    counter: Counter
+    limit_nanousd: int
+    spent_nanousd: int
+    held_nanousd: int
+
+    @property
+    def available_nanousd(self) -> int:
+        """What a new reservation may still take; below 0 when more was spent than the limit."""
+        return self.limit_nanousd - self.spent_nanousd - self.held_nanousd
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the money is spent, as opposed to merely held. A limit of 0 is exhausted at once."""
+        return self.spent_nanousd >= self.limit_nanousd

@@ -1,0 +1,28 @@
+"""The facts of one request, as the adapter found them and before anybody judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """One downstream request.
+
+    `path` is as it came, with its query. `headers` have lower-case names and keep repeated values apart where Envoy
+    does. `body` may be only the beginning of it: `truncated` says so. `context` are the route's context extensions,
+    which no client can write.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, tuple[str, ...]]
+    body: bytes = b""
+    truncated: bool = False
+    context: Mapping[str, str] = field(default_factory=dict)
+
+    def header(self, name: str) -> str | None:
+        """Give the first value of a header, None when it is absent."""
+        values = self.headers.get(name)
+        return values[0] if values else None

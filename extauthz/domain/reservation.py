@@ -1,0 +1,85 @@
+"""A reservation: the hold put on every scope of a request before it goes upstream.
+
+It ends exactly once, whatever happens and whoever tells it:
+
+    held ──settle──▶ settled     the cost is booked as spent
+    held ──release─▶ released    nothing is booked
+    held ──expire──▶ expired     its lease ran out; what the lease says is booked
+    expired ──settle──▶ settled  a late answer: the books are put right to its cost, once
+
+Every other verb on an ended reservation changes nothing and says so. A release that arrives before its reserve leaves
+an ending behind, and the reserve does nothing. The table below is the only place where this is written; the stores and
+their contract suite are checked against it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from extauthz.domain.budgets import Counter
+from extauthz.domain.prices import Estimate, Prices
+
+
+class State(StrEnum):
+    """The life of a reservation."""
+
+    HELD = "held"
+    SETTLED = "settled"
+    RELEASED = "released"
+    EXPIRED = "expired"
+
+
+class Verb(StrEnum):
+    """What ends a reservation."""
+
+    SETTLE = "settle"
+    RELEASE = "release"
+    EXPIRE = "expire"
+
+
+TRANSITIONS: dict[tuple[State, Verb], State] = {
+    (State.HELD, Verb.SETTLE): State.SETTLED,
+    (State.HELD, Verb.RELEASE): State.RELEASED,
+    (State.HELD, Verb.EXPIRE): State.EXPIRED,
+    (State.EXPIRED, Verb.SETTLE): State.SETTLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """All that is needed to end a reservation, anywhere and under any configuration. It travels with the request.
+
+    `id` is unique per request, `reserved_at_ms` is Unix milliseconds by the store's clock, `counters` are those of the
+    moment of reserving: a settle is booked in the window it was reserved in, at the prices of that moment.
+    """
+
+    id: str
+    reserved_at_ms: int
+    counters: tuple[Counter, ...]
+    model: str
+    prices: Prices
+    estimate: Estimate
+    streamed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a reservation asks of one counter.
+
+    `limit_nanousd` None counts without limiting. `whole` asks for all of `amount_nanousd` or a refusal; otherwise a
+    part is enough while anything is available, and the rest is not held.
+    """
+
+    counter: Counter
+    limit_nanousd: int | None
+    amount_nanousd: int
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long a reservation lives without a sign of life, and what is booked if none comes."""
+
+    lease_ms: int
+    cost_nanousd: int

@@ -1,0 +1,44 @@
+"""The exceptions of extauthz. A denial is a value, never one of these.
+
+The docstring of each class is the sentence for the person who reads the log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class ExtauthzError(Exception):
+    """Something failed that extauthz knows by name."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__doc__)
+
+
+class StoreUnavailableError(ExtauthzError):
+    """The store did not answer in time; nothing is known about the verb that was under way."""
+
+
+class HoldRejectedError(ExtauthzError):
+    """A hold was not signed with this store's key, or is not a hold at all; it is ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake in a configuration file: where it stands and what to do about it."""
+
+    file: Path
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+class ConfigError(ExtauthzError):
+    """The configuration cannot be used; every mistake is listed with its line."""
+
+    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+        super().__init__("\n".join(map(str, mistakes)))
+        self.mistakes = mistakes

@@ -1,0 +1,1 @@
+"""Where money is held and booked: one protocol, several stores."""

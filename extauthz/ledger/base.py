@@ -1,0 +1,157 @@
+"""The ledger: five verbs on reservations, and the questions one may ask about counters.
+
+Every verb is one atomic step at the store and idempotent by reservation id. Results are values; the only exception is
+StoreUnavailableError, which leaves open whether the verb was carried out. `tests/contract/test_ledger.py` is the exact
+meaning of this file and runs over every store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.reservation import Claim, Hold, Lease, State
+
+# A settle of a reservation that the store does not know is booked when it is younger than this, and leaves its ending
+# behind for as long, so that it cannot be booked twice.
+TOMBSTONE_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Ask for a reservation.
+
+    `attempt` names the one Check that asks. A retried Check asks again for the same `hold.id` under another attempt
+    and gets the reservation that is there. `not_after_ms` (store time) makes a request that was stuck on its way do
+    nothing.
+    """
+
+    hold: Hold
+    attempt: str
+    claims: tuple[Claim, ...]
+    lease: Lease
+    not_after_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The money is held on every counter.
+
+    `available_nanousd` is the least that any limited counter has left, None when none is limited.
+    """
+
+    available_nanousd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing is held.
+
+    `standing` is the counter that binds: an exhausted one if there is any, else the one with the least available.
+    """
+
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class StaleWindow:
+    """A window of the claims does not contain the store's time: compute the claims again with `now_ms`."""
+
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyEnded:
+    """The reservation ended before this reserve arrived; nothing is held."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class TooLate:
+    """The store ran this reserve after its `not_after_ms`; nothing is held."""
+
+
+ReserveResult = Reserved | Refused | StaleWindow | AlreadyEnded | TooLate
+
+
+class Ending(StrEnum):
+    """What a settle or a release did."""
+
+    FIRST = "first"  # it ended the reservation
+    LATE = "late"  # a settle after the lease ran out: the books are right now
+    UNKNOWN = "unknown"  # the store did not know it: a settle was booked, a release will stop the reserve
+    REPEATED = "repeated"  # it had ended before; nothing changed
+    FORGOTTEN = "forgotten"  # too old to tell whether it had ended; nothing changed
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A reservation that its lease ended, and what was booked for it."""
+
+    id: str
+    cost_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A counter with what was spent and what is held on it."""
+
+    counter: Counter
+    spent_nanousd: int
+    held_nanousd: int
+
+
+class Ledger(Protocol):
+    """What every store must do. Amounts are nano-USD, times Unix milliseconds of the store's clock."""
+
+    def now_ms(self) -> int:
+        """Tell the store's time, as well as this process knows it, without asking the store."""
+        ...
+
+    async def signing_key(self) -> bytes:
+        """Give the key that holds are signed with, the same for every process on this store."""
+        ...
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Hold the claims' amounts, all or nothing."""
+        ...
+
+    async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
+        """End a reservation with its cost, which may be below or above what was held."""
+        ...
+
+    async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
+        """End a reservation with no cost.
+
+        With `attempt` only that Check's claim on it ends: a reservation that another attempt has taken over since
+        stays, and another attempt may still reserve it. Without, it ends for good.
+        """
+        ...
+
+    async def renew(self, hold: Hold, lease: Lease) -> bool:
+        """Start the lease anew; False when the reservation is not held."""
+        ...
+
+    async def expire(self, count_max: int) -> tuple[Expired, ...]:
+        """End at most `count_max` reservations whose lease has run out, the oldest first."""
+        ...
+
+    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+        """Tell how counters stand against limits, in the order asked."""
+        ...
+
+    async def balances(self, count_max: int) -> tuple[Balance, ...]:
+        """List at most `count_max` counters, the most spent first."""
+        ...
+
+    async def open_count(self) -> int:
+        """Count the open reservations."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what the store holds open."""
+        ...

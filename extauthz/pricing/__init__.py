@@ -1,0 +1,1 @@
+"""What models cost: the catalog, the estimate before a call, the cost after it."""
