@@ -56,10 +56,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class ScopeBudgets:
-    """A scope of a principal with the budgets that bind there; spend is counted on it even when none does."""
+    """A scope of a principal with its budgets. Spend is counted on it even when it has none, or when none binds.
+
+    `binds` is False where a budget only counts: a user's own on the keys of teams, every budget for an admin.
+    """
 
     scope: Scope
     budgets: tuple[Budget, ...] = ()
+    binds: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,28 @@ class RequestFacts:
     """One downstream request.
 
     `path` is as it came, with its query. `headers` have lower-case names and keep repeated values apart where Envoy
-    does. `body` may be only the beginning of it: `truncated` says so. `context` are the route's context extensions,
-    which no client can write.
+    does. `body` may be only the beginning of it: `unseen_bytes` more were sent. `context` are the route's context
+    extensions, which no client can write.
     """
 
     method: str
     path: str
     headers: Mapping[str, tuple[str, ...]]
     body: bytes = b""
-    truncated: bool = False
+    unseen_bytes: int = 0
     context: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the body is longer than what is here: it may then say anything."""
+        return self.unseen_bytes > 0
 
     def header(self, name: str) -> str | None:
         """Give the first value of a header, None when it is absent."""
         values = self.headers.get(name)
         return values[0] if values else None
+
+    def joined(self, name: str) -> str | None:
+        """Give all values of a header as HTTP joins them, None when it is absent."""
+        values = self.headers.get(name)
+        return ", ".join(values) if values else None

@@ -24,9 +24,9 @@ TOMBSTONE_SECONDS = 24 * 3600
 class Reserve:
     """Ask for a reservation.
 
-    `attempt` names the one Check that asks. A retried Check asks again for the same `hold.id` under another attempt
-    and gets the reservation that is there. `not_after_ms` (store time) makes a request that was stuck on its way do
-    nothing.
+    `claims` are on the hold's counters, at least one on each: a settle is booked on all of them. `attempt` names the
+    one Check that asks. A retried Check asks again for the same `hold.id` under another attempt and gets the
+    reservation that is there. `not_after_ms` (store time) makes a request that was stuck on its way do nothing.
     """
 
     hold: Hold
@@ -72,7 +72,7 @@ class AlreadyEnded:
 
 @dataclass(frozen=True, slots=True)
 class TooLate:
-    """The store ran this reserve after its `not_after_ms`; nothing is held."""
+    """The store ran this reserve after its `not_after_ms`, or too late to tell if it has ended; nothing is held."""
 
 
 ReserveResult = Reserved | Refused | StaleWindow | AlreadyEnded | TooLate
@@ -121,14 +121,19 @@ class Ledger(Protocol):
         ...
 
     async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
-        """End a reservation with its cost, which may be below or above what was held."""
+        """End a reservation with its cost, which may be below or above what was held.
+
+        It is booked on the counters that were reserved on, whether their windows have ended or not; on those of `hold`
+        when the store does not know the reservation.
+        """
         ...
 
     async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
         """End a reservation with no cost.
 
         With `attempt` only that Check's claim on it ends: a reservation that another attempt has taken over since
-        stays, and another attempt may still reserve it. Without, it ends for good.
+        stays, and another attempt may still reserve it; a settle that comes all the same is booked as UNKNOWN.
+        Without, it ends for good.
         """
         ...
 
@@ -145,7 +150,7 @@ class Ledger(Protocol):
         ...
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
-        """List at most `count_max` counters, the most spent first."""
+        """List at most `count_max` counters of current windows, or with money held, the most spent first."""
         ...
 
     async def open_count(self) -> int:

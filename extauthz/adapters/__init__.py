@@ -1,0 +1,1 @@
+"""Between the outside's messages and the gate's own values."""

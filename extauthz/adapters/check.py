@@ -1,0 +1,145 @@
+"""`envoy.service.auth.v3.Authorization`: CheckRequest → facts → authorizer → CheckResponse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+
+from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2_grpc
+from extauthz._proto.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
+from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from extauthz.adapters.background import Background
+from extauthz.adapters.responses import ID_HEADER, Responses, answered, denied
+from extauthz.authorizer import Authorizer, Call
+from extauthz.config.snapshot import Snapshot
+from extauthz.domain import denials
+from extauthz.domain.request import RequestFacts
+from extauthz.domain.routes import RouteClass
+from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, Pass
+from extauthz.settlement import Settlement
+from extauthz.telemetry.events import Telemetry
+
+# The context extension of routes on which Envoy overwrites x-extauthz-id, so that no client can have written it.
+ID_EXTENSION = "extauthz.id"
+ID_LENGTH_MAX = 128
+
+# What is left of Envoy's patience for the answer's way back; a client without a deadline gets PATIENCE_S_MAX.
+ANSWER_RESERVE_S = 0.05
+PATIENCE_S_MAX = 1.0
+
+# A chunked body that fills the buffer is this long for the estimate; nobody can know.
+UNSEEN_BYTES_ASSUMED = 4 * 1024 * 1024
+
+
+class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
+    """Answers Checks. Whatever goes wrong in here is a refusal, never an allow."""
+
+    def __init__(
+        self,
+        *,
+        authorizer: Authorizer,
+        settlement: Settlement,
+        responses: Responses,
+        snapshot: Callable[[], Snapshot],
+        background: Background,
+        telemetry: Telemetry,
+        new_id: Callable[[], str],
+        clock_s: Callable[[], float],
+    ) -> None:
+        self._authorizer = authorizer
+        self._settlement = settlement
+        self._responses = responses
+        self._snapshot = snapshot
+        self._background = background
+        self._telemetry = telemetry
+        self._new_id = new_id
+        self._clock_s = clock_s
+
+    async def Check(  # noqa: N802 - gRPC's name
+        self, request: CheckRequest, context: grpc.aio.ServicerContext[CheckRequest, CheckResponse]
+    ) -> CheckResponse:
+        """Decide about one request of Envoy's."""
+        started_s = self._clock_s()
+        config = self._snapshot()
+        facts = facts_of(request.attributes, config.settings.max_request_bytes)
+        call = Call(
+            reservation_id=_reservation_id(facts) or self._new_id(),
+            attempt=self._new_id(),
+            patience_s=_patience_s(context.time_remaining()),
+        )
+        try:
+            decision = await self._authorizer.decide(facts, call)
+        except asyncio.CancelledError:
+            # Envoy gave up, or its client did: what was reserved for nobody ends now.
+            self._background.start(self._settlement.cancelled(call.reservation_id, call.attempt))
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place where every failure of ours becomes a refusal
+            self._telemetry.failed("check", error)
+            self._background.start(self._settlement.cancelled(call.reservation_id, call.attempt))
+            decision = Decision(denials.internal_error(), RouteClass.INFERENCE)
+        self._telemetry.decided(decision, self._clock_s() - started_s)
+        return await self._answer(decision, facts, config, context)
+
+    async def _answer(
+        self,
+        decision: Decision,
+        facts: RequestFacts,
+        config: Snapshot,
+        context: grpc.aio.ServicerContext[CheckRequest, CheckResponse],
+    ) -> CheckResponse:
+        auth = config.settings.upstream_auth.rule(decision.model)
+        match decision.verdict:
+            case Pass() as verdict:
+                return self._responses.passed(verdict, facts.headers, auth)
+            case Admit() as verdict:
+                return self._responses.admitted(verdict, facts.headers, auth, hide=config.settings.hide_amounts)
+            case AnswerModels() as verdict:
+                return answered(verdict)
+            case Deny() as verdict:
+                return denied(verdict)
+            case Defer():
+                return await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer")
+
+
+def facts_of(attributes: AttributeContext, max_request_bytes: int) -> RequestFacts:
+    """Take the facts out of Envoy's message, whichever way its filter packs headers and body."""
+    http = attributes.request.http
+    headers: dict[str, tuple[str, ...]] = {}
+    for header in http.header_map.headers:
+        # Header bytes are Latin-1 on the wire; anything else than ASCII cannot be a key, a length or a model of ours.
+        value = header.raw_value.decode("latin-1") if header.raw_value else header.value
+        headers[header.key.lower()] = (*headers.get(header.key.lower(), ()), value)
+    headers |= {name.lower(): (value,) for name, value in http.headers.items()}
+
+    body = http.raw_body or http.body.encode()
+    length = next(iter(headers.get("content-length", ())), "")
+    if length.isascii() and length.isdigit():
+        # `x-envoy-auth-partial-body` is not believed: it was seen saying false on truncated bodies (Envoy 1.36, 1.40).
+        unseen = max(0, int(length) - len(body))
+    else:
+        unseen = UNSEEN_BYTES_ASSUMED if len(body) >= max_request_bytes else 0
+    return RequestFacts(
+        method=http.method,
+        path=http.path,
+        headers=headers,
+        body=body,
+        unseen_bytes=unseen,
+        context=dict(attributes.context_extensions),
+    )
+
+
+def _reservation_id(facts: RequestFacts) -> str | None:
+    """Take Envoy's own id of the request, where the route says that nobody else can have written it."""
+    if facts.context.get(ID_EXTENSION) != "header":
+        return None
+    header = facts.header(ID_HEADER)
+    return header if header and len(header) <= ID_LENGTH_MAX else None
+
+
+def _patience_s(remaining_s: float | None) -> float:
+    if remaining_s is None:
+        return PATIENCE_S_MAX
+    return min(PATIENCE_S_MAX, max(0.0, remaining_s - ANSWER_RESERVE_S))

@@ -1,0 +1,112 @@
+"""The hold as it travels: one opaque, signed string in Envoy's dynamic metadata (`extauthz.r`).
+
+    base64url(JSON) "." base64url(HMAC-SHA256 of the first part, cut to 16 bytes)
+
+Whoever holds the store's key can end the reservation, under any configuration; a forged hold does nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from decimal import Decimal
+from typing import Any
+
+from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.prices import Estimate, Prices
+from extauthz.domain.reservation import Hold
+from extauthz.domain.windows import Window
+from extauthz.errors import HoldRejectedError
+
+_VERSION = 1
+_MAC_BYTES = 16
+
+# 16 counters with ids of 256 bytes each, percent-encoded, and the rest.
+HOLD_BYTES_MAX = 32 * 1024
+
+
+class HoldCodec:
+    """Signs holds and takes them back."""
+
+    def __init__(self, signing_key: bytes) -> None:
+        self._key = signing_key
+
+    def encode(self, hold: Hold) -> str:
+        """Write a hold as one string."""
+        payload = _b64(json.dumps(_to_json(hold), separators=(",", ":"), ensure_ascii=False).encode())
+        return f"{payload}.{_b64(self._mac(payload))}"
+
+    def decode(self, text: str) -> Hold:
+        """Read a hold back. Raises HoldRejectedError when it is not one of ours."""
+        if len(text) > HOLD_BYTES_MAX:
+            raise HoldRejectedError
+        payload, _, mac = text.partition(".")
+        try:
+            if not hmac.compare_digest(_unb64(mac), self._mac(payload)):
+                raise HoldRejectedError
+            return _from_json(json.loads(_unb64(payload)))
+        except (binascii.Error, ValueError, ArithmeticError, TypeError) as error:
+            raise HoldRejectedError from error
+
+    def _mac(self, payload: str) -> bytes:
+        return hmac.digest(self._key, payload.encode(), "sha256")[:_MAC_BYTES]
+
+
+def public_id(reservation_id: str) -> str:
+    """Give the name of a reservation that a client may see and quote to support; it ends nothing."""
+    return hashlib.sha256(reservation_id.encode()).hexdigest()[:16]
+
+
+def _to_json(hold: Hold) -> list[Any]:
+    prices, expected = hold.prices, hold.estimate
+    return [
+        _VERSION,
+        hold.id,
+        hold.reserved_at_ms,
+        hold.model,
+        hold.streamed,
+        [
+            None if price is None else str(price)
+            for price in (
+                prices.input,
+                prices.output,
+                prices.cache_read_input,
+                prices.cache_creation_input,
+                prices.reasoning_output,
+            )
+        ],
+        [expected.input_tokens, expected.output_tokens, expected.cost_nanousd, expected.cost_nanousd_max],
+        [
+            [counter.scope.kind, counter.scope.ids, counter.window.name, counter.window.start_ms, counter.window.end_ms]
+            for counter in hold.counters
+        ],
+    ]
+
+
+def _from_json(document: list[Any]) -> Hold:
+    version, hold_id, at_ms, model, streamed, prices, expected, counters = document
+    if version != _VERSION:
+        raise ValueError(f"a hold of version {version}")
+    return Hold(
+        id=hold_id,
+        reserved_at_ms=at_ms,
+        counters=tuple(
+            Counter(Scope(ScopeKind(kind), tuple(ids)), Window(name, start_ms, end_ms))
+            for kind, ids, name, start_ms, end_ms in counters
+        ),
+        model=model,
+        prices=Prices(*(None if price is None else Decimal(price) for price in prices)),  # type: ignore[arg-type]
+        estimate=Estimate(*expected),
+        streamed=streamed,
+    )
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _unb64(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -1,0 +1,128 @@
+"""Verdicts as Envoy's CheckResponse: headers, dynamic metadata, and refusals in the shape of OpenAI's API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.struct_pb2 import Struct
+from google.rpc import code_pb2, status_pb2
+
+from extauthz._proto.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
+from extauthz._proto.envoy.type.v3.http_status_pb2 import HttpStatus
+from extauthz.adapters.holds import HoldCodec, public_id
+from extauthz.config.model import UpstreamAuthAction, UpstreamAuthRule
+from extauthz.domain.identity import CREDENTIAL_HEADERS
+from extauthz.domain.money import usd_text
+from extauthz.domain.pruning import model_list
+from extauthz.domain.verdict import Admit, AnswerModels, Deny, ModelsView, Pass, Reason
+
+# The dynamic metadata namespace is Envoy's, whatever the filter is called; the keys are ours.
+METADATA_NAMESPACE = "envoy.filters.http.ext_authz"
+HOLD_KEY = "extauthz.r"
+MODELS_KEY = "extauthz.models"
+INJECT_KEY = "extauthz.inject"
+STREAM_OPTIONS_KEY = "extauthz.stream_options"
+REASON_KEY = "extauthz.reason"
+
+OWN_HEADERS = "x-extauthz-"
+ID_HEADER = "x-extauthz-id"
+MODELS_HEADER = "x-extauthz-models"
+AVAILABLE_HEADER = "x-extauthz-available-usd"
+RESERVATION_HEADER = "x-extauthz-reservation"
+
+_OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+class Responses:
+    """Builds the answers to Checks."""
+
+    def __init__(self, holds: HoldCodec) -> None:
+        self._holds = holds
+
+    def passed(self, verdict: Pass, request_headers: Iterable[str], auth: UpstreamAuthRule) -> CheckResponse:
+        """Let a request through without a hold."""
+        ok = _ok(request_headers, auth, plain=verdict.models is not None, models=verdict.models)
+        return _allow(ok, verdict.reason, {} if verdict.models is None else {MODELS_KEY: verdict.models})
+
+    def admitted(
+        self, verdict: Admit, request_headers: Iterable[str], auth: UpstreamAuthRule, *, hide: bool
+    ) -> CheckResponse:
+        """Let a request through with its hold; `hide` keeps amounts from the client."""
+        ok = _ok(request_headers, auth, plain=True)
+        ok.response_headers_to_add.append(_header(RESERVATION_HEADER, public_id(verdict.hold.id)))
+        if verdict.available_nanousd is not None and not hide:
+            ok.response_headers_to_add.append(_header(AVAILABLE_HEADER, usd_text(verdict.available_nanousd)))
+        metadata: dict[str, str | bool] = {HOLD_KEY: self._holds.encode(verdict.hold)}
+        if verdict.stream_options is not None:
+            metadata |= {INJECT_KEY: True, STREAM_OPTIONS_KEY: verdict.stream_options}
+        return _allow(ok, verdict.reason, metadata)
+
+
+def answered(verdict: AnswerModels) -> CheckResponse:
+    """Answer a model list from here: a denial by status, which Envoy sends as it is."""
+    body = model_list(verdict.names).decode()
+    return _refuse(200, [_header("content-type", "application/json")], body, verdict.reason)
+
+
+def denied(verdict: Deny) -> CheckResponse:
+    """Refuse a request in OpenAI's shape."""
+    headers = [
+        _header("content-type", "application/json"),
+        _header("x-should-retry", "true" if verdict.should_retry else "false"),
+    ]
+    if verdict.retry_after_s is not None:
+        headers.append(_header("retry-after", str(verdict.retry_after_s)))
+    error = {"message": verdict.message, "type": verdict.type, "param": verdict.param, "code": verdict.code}
+    return _refuse(verdict.status, headers, json.dumps({"error": error}), verdict.reason)
+
+
+def _ok(
+    request_headers: Iterable[str], auth: UpstreamAuthRule, *, plain: bool, models: ModelsView | None = None
+) -> OkHttpResponse:
+    """Start an allow: what is ours leaves the request here, whoever wrote it."""
+    removed = {name for name in request_headers if name.startswith(OWN_HEADERS)}
+    if plain:
+        # The meter and the pruning filter read the answer; Envoy may compress it again for the client.
+        removed.add("accept-encoding")
+    if auth.action is not UpstreamAuthAction.PASS:
+        removed.update(CREDENTIAL_HEADERS)
+    headers = {}
+    if auth.key is not None:
+        headers["authorization"] = f"Bearer {auth.key.get_secret_value()}"
+    if models is not None:
+        headers[MODELS_HEADER] = str(models)
+    return OkHttpResponse(
+        headers=[_header(name, value) for name, value in headers.items()],
+        # Envoy removes after it has set, so a header that is set must not stand here.
+        headers_to_remove=sorted(removed - headers.keys()),
+    )
+
+
+def _allow(ok: OkHttpResponse, reason: Reason, metadata: Mapping[str, str | bool]) -> CheckResponse:
+    return CheckResponse(
+        status=status_pb2.Status(code=code_pb2.OK), ok_response=ok, dynamic_metadata=_struct(reason, metadata)
+    )
+
+
+def _refuse(status: int, headers: list[HeaderValueOption], body: str, reason: Reason) -> CheckResponse:
+    return CheckResponse(
+        status=status_pb2.Status(code=code_pb2.PERMISSION_DENIED),
+        denied_response=DeniedHttpResponse(
+            status=HttpStatus(code=status),  # type: ignore[arg-type]  # the enum is open
+            headers=headers,
+            body=body,
+        ),
+        dynamic_metadata=_struct(reason, {}),
+    )
+
+
+def _struct(reason: Reason, metadata: Mapping[str, str | bool]) -> Struct:
+    struct = Struct()
+    struct.update({REASON_KEY: str(reason), **metadata})
+    return struct
+
+
+def _header(key: str, value: str) -> HeaderValueOption:
+    return HeaderValueOption(header=HeaderValue(key=key, value=value), append_action=_OVERWRITE)

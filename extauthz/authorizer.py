@@ -1,0 +1,280 @@
+"""The gate's one decision, top to bottom: identity → route → budgets → estimate → decide → reserve → verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+from extauthz.config.snapshot import Snapshot
+from extauthz.domain import denials
+from extauthz.domain.body import Ask, Unreadable, agree_on_model, read_ask
+from extauthz.domain.budgets import Counter
+from extauthz.domain.identity import AmbiguousCredential, Credential, Principal, credential_of, end_user_of
+from extauthz.domain.model_names import allowed
+from extauthz.domain.policy import ModelsPolicy, OtherRoutes, StoreFailure
+from extauthz.domain.request import RequestFacts
+from extauthz.domain.reservation import Claim, Hold
+from extauthz.domain.routes import Endpoint, Route, RouteClass, classify
+from extauthz.domain.verdict import (
+    Admit,
+    AnswerModels,
+    Decision,
+    Defer,
+    Deny,
+    ModelsView,
+    Pass,
+    Reason,
+    Verdict,
+)
+from extauthz.domain.windows import WindowRule
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.base import AlreadyEnded, Ledger, Refused, Reserve, Reserved, StaleWindow, TooLate
+from extauthz.pricing.catalog import Reach
+from extauthz.pricing.estimate import UsualOutput, estimate
+from extauthz.settlement import first_lease
+
+# The context extension that a route carries when the response filter stands on it.
+PRUNE_EXTENSION = "extauthz.prune"
+
+# Scopes without a budget are counted from the beginning.
+FOREVER = WindowRule()
+
+# Times a reserve is computed anew because the store's clock stands in another window than ours.
+STALE_WINDOWS_MAX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One Check: the reservation id that it asks for, its own name, and the store time after which nobody waits."""
+
+    reservation_id: str
+    attempt: str
+    patience_s: float
+
+
+class Authorizer:
+    """Decides about requests, and holds money for those that cost some."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], ledger: Ledger, usual_output: UsualOutput) -> None:
+        self._snapshot = snapshot
+        self._ledger = ledger
+        self._usual_output = usual_output
+
+    async def decide(self, facts: RequestFacts, call: Call) -> Decision:
+        """Decide about one request.
+
+        Raises nothing but what is a failure of our own; a store that does not answer is part of the decision.
+        """
+        config = self._snapshot()
+        route = classify(facts.method, facts.path, facts.headers, config.settings.api_prefixes)
+        match route.route_class, config.settings.other:
+            case RouteClass.INFO, _:
+                return Decision(Pass(Reason.INFO), route.route_class)
+            case RouteClass.OTHER, OtherRoutes.PASS:
+                return Decision(Pass(Reason.OTHER_ROUTE), route.route_class)
+            case RouteClass.OTHER, OtherRoutes.DENY:
+                return Decision(denials.route_closed(), route.route_class)
+
+        principal = identify(facts, config)
+        if isinstance(principal, Deny):
+            return Decision(principal, route.route_class)
+        match route.route_class:
+            case RouteClass.DISCOVERY:
+                verdict = await self._discover(facts, route, principal, config, call)
+                return Decision(verdict, route.route_class, principal.name, route.model)
+            case RouteClass.INFERENCE:
+                return await self._infer(facts, route, principal, config, call)
+            case _:
+                return Decision(Pass(Reason.OTHER_ROUTE), route.route_class, principal.name)
+
+    async def _discover(
+        self, facts: RequestFacts, route: Route, principal: Principal, config: Snapshot, call: Call
+    ) -> Verdict:
+        """Answer model discovery: it stays open unless a budget is exhausted and the policy says otherwise."""
+        settings = config.settings
+        if principal.admin or settings.models_policy is ModelsPolicy.ALL:
+            return Pass(Reason.DISCOVERY)
+        now_ms = self._ledger.now_ms()
+        limits = [
+            (Counter(scope.scope, budget.rule.at(now_ms)), budget.limit_nanousd)
+            for scope in principal.scopes
+            for budget in scope.budgets
+            if scope.binds
+        ]
+        try:
+            async with asyncio.timeout(call.patience_s):
+                standings = await self._ledger.standings(limits)
+        except (StoreUnavailableError, TimeoutError):
+            if settings.models_policy is ModelsPolicy.FREE_ONLY:
+                return _free_models(facts, route, principal, config)
+            return _without_store(settings.store_failure, Pass(Reason.STORE_FAILURE_ALLOWED))
+        exhausted = next((standing for standing in standings if standing.exhausted), None)
+        if exhausted is None:
+            return Pass(Reason.DISCOVERY)
+        if settings.models_policy is ModelsPolicy.FREE_ONLY:
+            return _free_models(facts, route, principal, config)
+        return denials.budget_exceeded(
+            exhausted, now_ms=now_ms, status=settings.budget_exceeded_status, hide_amounts=settings.hide_amounts
+        )
+
+    async def _infer(
+        self, facts: RequestFacts, route: Route, principal: Principal, config: Snapshot, call: Call
+    ) -> Decision:
+        """Decide about an inference: free models pass, everything else reserves."""
+        ask = _ask(facts, route)
+        if isinstance(ask, Unreadable):
+            return Decision(denials.bad_request(ask.message), route.route_class, principal.name)
+        if ask.end_user is not None and end_user_of(facts.headers, config.settings.user_header_name) is None:
+            principal = config.directory.with_end_user(principal, ask.end_user)
+
+        # Only names that the catalog knows become labels and log fields: a client can write anything.
+        reach = config.catalog.reach(ask.models, ask.fallbacks)
+        if reach.unknown:
+            return Decision(denials.model_unknown(reach.unknown[0]), route.route_class, principal.name)
+        refused = next((name for name in (*ask.models, *ask.fallbacks) if not allowed(name, principal.models)), None)
+        if refused is not None:
+            return Decision(denials.model_not_allowed(refused), route.route_class, principal.name, refused)
+        if reach.free and not ask.truncated:
+            return Decision(Pass(Reason.FREE_MODEL), route.route_class, principal.name, ask.models[0])
+        verdict = await self._reserve(facts, route, ask, reach, principal, config, call)
+        return Decision(verdict, route.route_class, principal.name, ask.models[0])
+
+    async def _reserve(
+        self,
+        facts: RequestFacts,
+        route: Route,
+        ask: Ask,
+        reach: Reach,
+        principal: Principal,
+        config: Snapshot,
+        call: Call,
+    ) -> Verdict:
+        """Hold the estimate on every scope of the principal, all or nothing."""
+        settings = config.settings
+        expected = estimate(
+            ask,
+            reach,
+            endpoint=route.endpoint or Endpoint.OPAQUE,
+            usual_output_tokens=self._usual_output.of(ask.models[0]),
+            image_tokens=settings.estimate.image_tokens,
+            unseen_bytes=facts.unseen_bytes,
+        )
+        started_ms = now_ms = self._ledger.now_ms()
+        for _ in range(1 + STALE_WINDOWS_MAX):
+            claims = _claims(principal, now_ms, expected.cost_nanousd, expected.cost_nanousd_max)
+            hold = Hold(
+                id=call.reservation_id,
+                reserved_at_ms=now_ms,
+                counters=tuple(dict.fromkeys(claim.counter for claim in claims)),
+                model=ask.models[0],
+                prices=reach.prices,
+                estimate=expected,
+                streamed=ask.stream,
+            )
+            request = Reserve(
+                hold, call.attempt, claims, first_lease(hold, settings), started_ms + int(call.patience_s * 1000)
+            )
+            try:
+                async with asyncio.timeout(call.patience_s):
+                    result = await self._ledger.reserve(request)
+            except (StoreUnavailableError, TimeoutError):
+                admitted = Admit(Reason.STORE_FAILURE_ALLOWED, hold, stream_options=ask.stream_options)
+                return _without_store(settings.store_failure, admitted)
+            match result:
+                case Reserved(available_nanousd):
+                    reason = Reason.ADMIN if principal.admin else Reason.WITHIN_BUDGET
+                    return Admit(reason, hold, available_nanousd, ask.stream_options)
+                case Refused(standing) if standing.exhausted:
+                    return denials.budget_exceeded(
+                        standing,
+                        now_ms=now_ms,
+                        status=settings.budget_exceeded_status,
+                        hide_amounts=settings.hide_amounts,
+                    )
+                case Refused(standing):
+                    return denials.budget_held(standing, hide_amounts=settings.hide_amounts)
+                case AlreadyEnded():
+                    return denials.store_unavailable(Reason.ALREADY_ENDED)
+                case TooLate():
+                    return denials.store_unavailable()
+                case StaleWindow(store_ms):
+                    now_ms = store_ms
+        return denials.store_unavailable()
+
+
+def identify(facts: RequestFacts, config: Snapshot) -> Principal | Deny:
+    """Find out who pays, the end user that the headers name included."""
+    match credential_of(facts.headers):
+        case None:
+            return denials.unauthenticated("No API key was sent: put it into `authorization: Bearer <key>`.")
+        case AmbiguousCredential(message):
+            return denials.bad_request(message)
+        case Credential(key_sha256):
+            principal = config.directory.find(key_sha256)
+    if principal is None:
+        return denials.unauthenticated("This API key is not known here.")
+    match end_user_of(facts.headers, config.settings.user_header_name):
+        case Unreadable(message):
+            return denials.bad_request(message)
+        case None:
+            return principal
+        case end_user:
+            return config.directory.with_end_user(principal, end_user)
+
+
+def _ask(facts: RequestFacts, route: Route) -> Ask | Unreadable:
+    """Read what the body asks for, and make sure that every place that names a model names the same."""
+    query_models = tuple(parse_qs(facts.path.partition("?")[2]).get("model", ()))
+    header_models = facts.headers.get("x-litellm-model", ())
+    content_types = facts.headers.get("content-type")
+    ask = read_ask(
+        facts.body,
+        truncated=facts.truncated,
+        endpoint=route.endpoint or Endpoint.OPAQUE,
+        content_type=None if content_types is None else ",".join(content_types),
+        model_required=not (route.model or query_models or header_models),
+    )
+    if isinstance(ask, Unreadable):
+        return ask
+    return agree_on_model(ask, path_model=route.model, query_models=query_models, header_models=header_models)
+
+
+def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_max: int) -> tuple[Claim, ...]:
+    """Ask every budget for its part. Where none binds, the spend is counted all the same."""
+    claims = []
+    for scope in principal.scopes:
+        for budget in scope.budgets:
+            counter = Counter(scope.scope, budget.rule.at(now_ms))
+            if scope.binds:
+                amount = cost_nanousd_max if budget.strict else cost_nanousd
+                claims.append(Claim(counter, budget.limit_nanousd, amount, whole=budget.strict))
+            else:
+                claims.append(Claim(counter, None, cost_nanousd))
+        if not scope.budgets:
+            claims.append(Claim(Counter(scope.scope, FOREVER.at(now_ms)), None, cost_nanousd))
+    return tuple(claims)
+
+
+def _free_models(facts: RequestFacts, route: Route, principal: Principal, config: Snapshot) -> Verdict:
+    """Show only free models: through the response filter where it stands, else by answering here."""
+    catalog = config.catalog
+    if route.model is not None:
+        if catalog.is_free(route.model):
+            return Pass(Reason.DISCOVERY_PRUNED)
+        return denials.model_hidden(route.model)
+    if facts.context.get(PRUNE_EXTENSION) == "on":
+        return Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY)
+    names = (name for name in catalog.listed() if catalog.is_free(name) and allowed(name, principal.models))
+    return AnswerModels(Reason.DISCOVERY_PRUNED, tuple(names))
+
+
+def _without_store(rule: StoreFailure, allowed_verdict: Pass | Admit) -> Verdict:
+    match rule:
+        case StoreFailure.DENY:
+            return denials.store_unavailable()
+        case StoreFailure.ALLOW:
+            return allowed_verdict
+        case StoreFailure.DEFER:
+            return Defer(Reason.STORE_UNAVAILABLE)

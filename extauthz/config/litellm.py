@@ -1,0 +1,236 @@
+"""LiteLLM's sections: the models, their prices, aliases and fallbacks, read in LiteLLM's own format.
+
+Only what concerns budgets is read, so that variables which nobody here needs (an upstream's key, say) may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+
+from extauthz.config.explain import Path, written
+from extauthz.config.model import GeneralSettings, LitellmSettings
+from extauthz.config.source import Entries, Items, Mistakes, Node, Scalar, child, number, picked, resolved
+from extauthz.config.values import PRICE_USD_MAX
+from extauthz.pricing.catalog import ANY_MODEL, Alias, Fallbacks, Offer
+
+OWN_SECTION = "extauthz"
+MODEL_LIST = "model_list"
+GENERAL = "general_settings"
+LITELLM = "litellm_settings"
+ROUTER = "router_settings"
+
+FALLBACKS = "fallbacks"
+SPECIAL_FALLBACKS = ("context_window_fallbacks", "content_policy_fallbacks")
+DEFAULT_FALLBACKS = "default_fallbacks"
+FALLBACK_KEYS = frozenset({FALLBACKS, *SPECIAL_FALLBACKS, DEFAULT_FALLBACKS})
+ALIASES = "model_group_alias"
+
+# What is read of each section; the rest is named in one notice.
+KNOWN_KEYS: Mapping[str, frozenset[str]] = {
+    GENERAL: frozenset(GeneralSettings.model_fields),
+    LITELLM: FALLBACK_KEYS | frozenset(LitellmSettings.model_fields),
+    ROUTER: FALLBACK_KEYS | {ALIASES},
+}
+
+# LiteLLM's price map has 165 fields for prices, each with one of these in its name; releases add more of them.
+PRICE_MARKS = ("cost_per", "_cost", "pricing")
+
+# Numbers in tiered prices that are no prices: the prompt lengths that a tier is for.
+NOT_A_PRICE = "range"
+
+# With one of these a deployment hands requests on by itself.
+LEADING_ELSEWHERE = FALLBACK_KEYS | {"context_window_fallback_dict"}
+
+NOT_A_MAPPING = "this must be a mapping: lines of `name: value` below it"
+NOT_A_LIST = "this must be a list: lines that begin with `- `"
+
+
+def is_price(name: str) -> bool:
+    """Tell whether a field is a price, by its name."""
+    return any(mark in name for mark in PRICE_MARKS)
+
+
+def ignored(root: Entries) -> tuple[str, ...]:
+    """Name what stands in the file and means nothing here."""
+    names = [name for name in root.entries if name not in {OWN_SECTION, MODEL_LIST, *KNOWN_KEYS}]
+    for section, known in KNOWN_KEYS.items():
+        node = child(root, section)
+        if isinstance(node, Entries):
+            names += [f"{section}.{name}" for name in node.entries if name not in known]
+    return tuple(names)
+
+
+class LitellmReader:
+    """Reads one file's LiteLLM sections, with the environment that its `os.environ/NAME` refer to.
+
+    `sections` are general_settings, litellm_settings and router_settings, reduced to what is read of them.
+    """
+
+    def __init__(self, root: Entries, environ: Mapping[str, str], mistakes: Mistakes) -> None:
+        self._root = root
+        self._environ = environ
+        self._mistakes = mistakes
+        self.sections = {name: self._section(name, known) for name, known in KNOWN_KEYS.items()}
+
+    def offers(self) -> tuple[Offer, ...]:
+        """Read `model_list`: one offer for each deployment that is understood."""
+        node = child(self._root, MODEL_LIST)
+        offers = [self._offer(item, path) for item, path in self._items(node, (MODEL_LIST,))]
+        return tuple(offer for offer in offers if offer is not None)
+
+    def aliases(self) -> tuple[Alias, ...]:
+        """Read `router_settings.model_group_alias`: a name, or a mapping of `model` and `hidden`."""
+        path = (ROUTER, ALIASES)
+        aliases = []
+        for name, node in self._entries(child(self.sections[ROUTER], ALIASES), path):
+            target = self._text(child(node, "model") if isinstance(node, Entries) else node, node.line, (*path, name))
+            hidden = child(node, "hidden")
+            if target is not None:
+                aliases.append(Alias(name, target, isinstance(hidden, Scalar) and hidden.value is True))
+        return tuple(aliases)
+
+    def fallbacks(self) -> tuple[Fallbacks, ...]:
+        """Read every list of fallbacks.
+
+        `default_fallbacks` are for models that `fallbacks` does not name. LiteLLM takes the router's list or the other
+        one; here each of them counts, so that nothing is reached unseen.
+        """
+        settings = {name: self.sections[name] for name in (LITELLM, ROUTER)}
+        defaults = tuple(
+            name
+            for section, node in settings.items()
+            for name in self._names(child(node, DEFAULT_FALLBACKS), (section, DEFAULT_FALLBACKS))
+        )
+        general = [self._fallbacks(node, (name, FALLBACKS)) for name, node in settings.items()]
+        lists = [
+            {**models, ANY_MODEL: (*models.get(ANY_MODEL, ()), *defaults)} for models in filter(None, general)
+        ] or [{ANY_MODEL: defaults}]
+        for key in SPECIAL_FALLBACKS:
+            lists += [self._fallbacks(node, (name, key)) for name, node in settings.items()]
+        return tuple(Fallbacks(models) for models in lists if models)
+
+    def _section(self, name: str, known: frozenset[str]) -> Entries:
+        node = child(self._root, name)
+        if node is not None and not isinstance(node, Entries):
+            self._wrong(node.line, (name,), NOT_A_MAPPING)
+        return self._resolved(picked(node, known.__contains__))
+
+    def _resolved(self, entries: Entries) -> Entries:
+        found = resolved(entries, self._environ, self._mistakes)
+        return found if isinstance(found, Entries) else entries
+
+    def _offer(self, item: Node, path: Path) -> Offer | None:
+        params_node, info_node = child(item, "litellm_params"), child(item, "model_info")
+        params = self._resolved(
+            picked(params_node, lambda key: is_price(key) or key in {"model", "custom_llm_provider"})
+        )
+        info = self._resolved(
+            picked(info_node, lambda key: is_price(key) or key == "base_model" or key.startswith("max_"))
+        )
+        name = self._text(child(item, "model_name"), item.line, (*path, "model_name"))
+        model = self._text(child(params, "model"), item.line, (*path, "litellm_params", "model"))
+        provider, base_model = child(params, "custom_llm_provider"), child(info, "base_model")
+        amounts = (
+            *self._amounts(params, (*path, "litellm_params")),
+            *self._amounts(info, (*path, "model_info")),
+        )
+        limits = {
+            key: self._tokens(child(info, key), (*path, "model_info", key))
+            for key in ("max_input_tokens", "max_output_tokens", "max_tokens")
+        }
+        if name is None or model is None:
+            return None
+        return Offer(
+            name=name,
+            upstream_model=str(base_model.value) if isinstance(base_model, Scalar) else model,
+            provider=str(provider.value) if isinstance(provider, Scalar) and base_model is None else None,
+            amounts=amounts,
+            context_tokens=limits["max_input_tokens"],
+            # LiteLLM's older name for the same.
+            output_tokens_max=limits["max_output_tokens"] or limits["max_tokens"],
+            leads_elsewhere=any(child(params_node, key) is not None for key in LEADING_ELSEWHERE),
+        )
+
+    def _amounts(self, node: Node, path: Path) -> Iterator[tuple[str, Decimal]]:
+        for name, entry in self._entries(node, path):
+            if is_price(name):
+                yield from self._numbers(name, entry, (*path, name))
+
+    def _numbers(self, name: str, node: Node, path: Path) -> Iterator[tuple[str, Decimal]]:
+        """Give all numbers in a price, with the innermost name of each; text beside them (hours, units) is left out."""
+        match node:
+            case Items(items=items):
+                for index, item in enumerate(items):
+                    yield from self._numbers(name, item, (*path, index))
+            case Entries(entries=entries):
+                for key, entry in entries.items():
+                    if key != NOT_A_PRICE:
+                        yield from self._numbers(key, entry.node, (*path, key))
+            case Scalar(value=None) | Scalar(missing=True):
+                return
+            case Scalar(value=value):
+                amount = number(value.strip()) if isinstance(value, str) else value
+                if amount is not None and not isinstance(amount, bool | str) and 0 <= amount <= PRICE_USD_MAX:
+                    yield name, Decimal(amount)
+                elif is_price(name) or not isinstance(value, str):
+                    self._wrong(
+                        node.line, path, f"this is not a price: write a number from 0 to {PRICE_USD_MAX} in USD"
+                    )
+
+    def _tokens(self, node: Node | None, path: Path) -> int | None:
+        if not isinstance(node, Scalar) or node.missing:
+            return None
+        count = number(node.value.strip()) if isinstance(node.value, str) else node.value
+        if isinstance(count, bool) or count is None or count != int(count) or count < 1:
+            self._wrong(node.line, path, "this is not a number of tokens: write a whole number, 1 or more")
+            return None
+        return int(count)
+
+    def _fallbacks(self, settings: Entries, path: tuple[str, str]) -> dict[str, tuple[str, ...]]:
+        """Read `[{model: [names]}, …]`; a bare name in the list is for every model."""
+        found: dict[str, tuple[str, ...]] = {}
+        for item, item_path in self._items(child(settings, path[-1]), path):
+            led = (
+                dict(self._entries(item, item_path))
+                if isinstance(item, Entries)
+                else {ANY_MODEL: Items(item.line, (item,))}
+            )
+            for model, names in led.items():
+                found[model] = (*found.get(model, ()), *self._names(names, (*item_path, model)))
+        return found
+
+    def _names(self, node: Node | None, path: Path) -> Iterator[str]:
+        """Read a list of model names, each alone or as `{model: name, …}`."""
+        for item, item_path in self._items(node, path):
+            name = self._text(child(item, "model") if isinstance(item, Entries) else item, item.line, item_path)
+            if name is not None:
+                yield name
+
+    def _items(self, node: Node | None, path: Path) -> Iterator[tuple[Node, Path]]:
+        if isinstance(node, Items):
+            yield from ((item, (*path, index)) for index, item in enumerate(node.items))
+        elif node is not None:
+            self._wrong(node.line, path, NOT_A_LIST)
+
+    def _entries(self, node: Node | None, path: Path) -> Iterator[tuple[str, Node]]:
+        if isinstance(node, Entries):
+            yield from ((key, entry.node) for key, entry in node.entries.items())
+        elif node is not None:
+            self._wrong(node.line, path, NOT_A_MAPPING)
+
+    def _text(self, node: Node | None, line: int, path: Path) -> str | None:
+        match node:
+            case Scalar(missing=True):
+                return None
+            case Scalar(value=bool()) | Items() | Entries():
+                self._wrong(node.line, path, "this must be text: put it in quotes")
+                return None
+            case None | Scalar(value=None) | Scalar(value=""):
+                self._wrong(line, path, "this is missing: add it")
+                return None
+            case Scalar(value=value):
+                return str(value)
+
+    def _wrong(self, line: int, path: Path, sentence: str) -> None:
+        self._mistakes.add(line, f"{written(path)}: {sentence}")

@@ -1,0 +1,350 @@
+"""What may stand in the configuration file, and what it means.
+
+The descriptions are the manual: documentation and JSON schema are made from them. What stands under `extauthz:` is
+ours, and an unknown key there is a mistake. LiteLLM's own sections are read leniently, for what concerns budgets.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from extauthz.config.payers import BudgetFields, KeyFields, TeamFields, UserFields
+from extauthz.config.values import (
+    Address,
+    AddressText,
+    Count,
+    DurationText,
+    Identifier,
+    Lenient,
+    Price,
+    Secret,
+    Strict,
+    Text,
+    TimeZone,
+    Usd,
+)
+from extauthz.domain.model_names import most_specific
+from extauthz.domain.policy import (
+    Admission,
+    ModelsPolicy,
+    OnAbort,
+    OnExpiry,
+    OnMissingUsage,
+    OtherRoutes,
+    StoreFailure,
+)
+
+# gRPC receives messages of at most 4 MiB, and a Check carries the headers and metadata beside the body.
+REQUEST_BYTES_MAX = 3 * 1024 * 1024
+
+LEASE_SECONDS_MIN = 10
+LEASE_SECONDS_MAX = 86_400
+DRAIN_SECONDS_MAX = 3_600
+TOKENS_MAX = 10_000_000
+
+
+class ServerKind(StrEnum):
+    """The implementation that serves gRPC: `auto` takes `native` unless TLS is configured."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    GRPCIO = "grpcio"
+
+
+class Store(StrEnum):
+    """Where the books are kept."""
+
+    MEMORY = "memory"
+
+
+class EstimateMode(StrEnum):
+    """How many output tokens a request is expected to need: as learnt from the model's answers, or a fixed number."""
+
+    USUAL = "usual"
+    FIXED = "fixed"
+
+
+class UpstreamAuthAction(StrEnum):
+    """What happens to the client's credential on its way to the upstream."""
+
+    PASS = "pass"  # noqa: S105 - a verb here
+    REMOVE = "remove"
+    SET = "set"
+
+
+class Listen(Strict):
+    """Where the server listens."""
+
+    grpc: AddressText = Field(
+        default=Address("127.0.0.1", 9191),
+        description="Envoy's port: Authorization, ExternalProcessor, AccessLogService.",
+    )
+    admin: AddressText = Field(default=Address("127.0.0.1", 9192), description="The operator's gRPC port: diagnostics.")
+    http: AddressText = Field(
+        default=Address("127.0.0.1", 9193),
+        description="The port of /metrics, /healthz and /readyz; it shows no secrets.",
+    )
+
+
+class Tls(Strict):
+    """TLS on the gRPC ports. The files are read again when they change."""
+
+    cert: Path = Field(description="Path of the certificate chain (PEM).")
+    key: Path = Field(description="Path of the private key (PEM).")
+    client_ca: Path | None = Field(
+        default=None, description="Path of the CA (PEM) that signs client certificates; only clients with one get in."
+    )
+
+
+class EstimateSettings(Strict):
+    """How a request is estimated before its cost is known. A text stands for its `mode`."""
+
+    mode: EstimateMode = Field(
+        default=EstimateMode.USUAL,
+        description="usual: as many output tokens as 95 of 100 of the model's last answers had, starting at "
+        "output_tokens. fixed: always output_tokens. A client's own lower maximum wins.",
+    )
+    output_tokens: Count = Field(
+        default=512, ge=1, le=TOKENS_MAX, description="Output tokens of one answer, until more is known or for good."
+    )
+    image_tokens: Count = Field(
+        default=1600,
+        ge=0,
+        le=TOKENS_MAX,
+        description="Input tokens of one picture. 1600 is what Anthropic's largest picture counts and more than "
+        "gpt-4o's (1445). Raise it for models that count more, such as gpt-4o-mini.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: object) -> object:
+        return {"mode": data} if isinstance(data, str) else data
+
+
+class UnknownPrice(Strict):
+    """What tokens cost where neither the configuration nor the price list has a price. No price is never free."""
+
+    input_cost_per_token: Price = Field(
+        default=Decimal("0.00003"), description="USD per input token. The default is what the dearest models cost."
+    )
+    output_cost_per_token: Price = Field(
+        default=Decimal("0.00018"), description="USD per output token. The default is what the dearest models cost."
+    )
+
+
+class UpstreamAuthRule(Strict):
+    """What the upstream gets for the client's credential: `pass`, `remove`, or `set: KEY`."""
+
+    action: UpstreamAuthAction = Field(default=UpstreamAuthAction.PASS, description="pass, remove or set.")
+    key: Secret | None = Field(default=None, alias="set", description="The upstream's own key, instead.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, data: object) -> object:
+        match data:
+            case str():
+                return {"action": data}
+            case {"set": _}:
+                return {"action": UpstreamAuthAction.SET, **data}
+            case UpstreamAuthRule() | {}:
+                return data
+            case _:
+                raise ValueError("this is not understood: write pass, remove or {set: os.environ/NAME}")
+
+    @model_validator(mode="after")
+    def _set_needs_key(self) -> Self:
+        if (self.action is UpstreamAuthAction.SET) != (self.key is not None):
+            raise ValueError("this is not understood: write pass, remove or {set: os.environ/NAME}")
+        return self
+
+
+class UpstreamAuth(Strict):
+    """What upstreams get for the client's credential. LiteLLM wants it, a provider must not see it."""
+
+    default: UpstreamAuthRule = Field(
+        default=UpstreamAuthRule(), description="For every model that is not named below: pass, remove or {set: KEY}."
+    )
+    models: dict[Identifier, UpstreamAuthRule] = Field(
+        default_factory=dict, description="By model name or pattern, such as openai/*."
+    )
+
+    def rule(self, model: str) -> UpstreamAuthRule:
+        """Choose the rule of a model: its own, that of the most specific pattern, or the default."""
+        name = model if model in self.models else most_specific(self.models, model)
+        return self.default if name is None else self.models[name]
+
+
+class Service(Strict):
+    """How the server behaves."""
+
+    server: ServerKind = Field(
+        default=ServerKind.AUTO,
+        description="Which gRPC server runs: native (fast, no TLS), grpcio, or auto: grpcio where `tls` is set.",
+    )
+    tls: Tls | None = Field(default=None, description="TLS on the gRPC ports.")
+    token: Secret | None = Field(
+        default=None, description="The shared secret that Envoy sends as gRPC metadata `x-extauthz-token`."
+    )
+    insecure_grpc: bool = Field(
+        default=False,
+        description="Listen beyond loopback although anybody who reaches the port can settle and allow. Only where "
+        "the mesh proves who calls (mTLS, network policy).",
+    )
+    # After the three above: its check needs them.
+    listen: Listen = Field(default=Listen(), description="Addresses, host:port.")
+    store: Store = Field(default=Store.MEMORY, description="Where the books are kept: memory (one process).")
+    lease_seconds: Count = Field(
+        default=120,
+        ge=LEASE_SECONDS_MIN,
+        le=LEASE_SECONDS_MAX,
+        description="How long a reservation lives without a sign of life; use 900 where Envoy sends no heartbeats.",
+    )
+    drain_seconds: Count = Field(
+        default=25, ge=0, le=DRAIN_SECONDS_MAX, description="How long requests may finish after SIGTERM."
+    )
+    store_failure: StoreFailure = Field(
+        default=StoreFailure.DENY,
+        description="What a paid request gets while the store is away: deny (503), allow (booked later), or defer to "
+        "Envoy's failure_mode_allow.",
+    )
+    admission: Admission = Field(
+        default=Admission.UNTIL_EXHAUSTED,
+        description="until_exhausted: a request passes while anything is available. strict: only when its whole "
+        "maximum fits.",
+    )
+    on_abort: OnAbort = Field(
+        default=OnAbort.DELIVERED,
+        description="What a stream that broke off costs: delivered (what came through), reserved (the estimate), input "
+        "or zero.",
+    )
+    on_abort_unary: OnAbort = Field(
+        default=OnAbort.RESERVED,
+        description="The same for an answer in one piece that the client did not wait for; providers bill it.",
+    )
+    on_missing_usage: OnMissingUsage = Field(
+        default=OnMissingUsage.ESTIMATE,
+        description="What a finished answer without usage costs: estimate (or what was delivered, if more), delivered, "
+        "or zero.",
+    )
+    on_expiry: OnExpiry = Field(
+        default=OnExpiry.RELEASE,
+        description="What a request costs of which nothing was heard until its lease ran out: release (0) or charge "
+        "(the estimate).",
+    )
+    budget_exceeded_status: Literal[429, 402, 403, 422] = Field(
+        default=429, description="The HTTP status of a refusal for an exhausted budget. Newer LiteLLM answers 422."
+    )
+    hide_amounts: bool = Field(default=False, description="Leave amounts of money out of messages and headers.")
+    other: OtherRoutes = Field(
+        default=OtherRoutes.PASS,
+        description="Requests that are neither models nor inference: pass, authenticate (a known key), or deny.",
+    )
+    api_prefixes: tuple[Text, ...] = Field(
+        default=(), description="Paths under which the API is served besides /v1 and /openai, such as /llm/v1."
+    )
+    max_request_bytes: Count = Field(
+        default=1024 * 1024,
+        ge=1024,
+        le=REQUEST_BYTES_MAX,
+        description="How much of a body is looked at. A longer one is held by what is seen, and never counts as free.",
+    )
+    timezone: TimeZone = Field(default="UTC", description="The IANA zone that days and months of budgets follow.")
+    upstream_auth: UpstreamAuth = Field(
+        default=UpstreamAuth(), description="What upstreams get for the client's credential."
+    )
+    estimate: EstimateSettings = Field(default=EstimateSettings(), description="How requests are estimated.")
+    unknown_price: UnknownPrice = Field(
+        default=UnknownPrice(), description="What tokens cost where nobody has said a price."
+    )
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _only_memory(cls, value: object) -> object:
+        if isinstance(value, str) and "://" in value:
+            raise ValueError("a store at a URL is not supported by this version: write memory")
+        return value
+
+    @field_validator("server")
+    @classmethod
+    def _native_has_no_tls(cls, value: ServerKind, info: ValidationInfo) -> ServerKind:
+        if value is ServerKind.NATIVE and info.data.get("tls") is not None:
+            raise ValueError("native has no TLS: write grpcio or auto, or leave tls out")
+        return value
+
+    @field_validator("listen")
+    @classmethod
+    def _not_open(cls, value: Listen, info: ValidationInfo) -> Listen:
+        if {"tls", "token", "insecure_grpc"} <= info.data.keys():
+            tls: Tls | None = info.data["tls"]
+            proven = info.data["token"] is not None or (tls is not None and tls.client_ca is not None)
+            if not proven and not info.data["insecure_grpc"]:
+                refuse_open(value)
+        return value
+
+    @field_validator("api_prefixes")
+    @classmethod
+    def _prefixes_are_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            if not prefix.startswith("/") or prefix.rstrip("/") == "":
+                raise ValueError(f"`{prefix}` is not a path: write it from its first slash, such as /llm/v1")
+        return tuple(prefix.rstrip("/") for prefix in value)
+
+
+def refuse_open(listen: Listen) -> None:
+    """Raise ValueError when a gRPC port can be reached from elsewhere; for settings that do not prove who calls."""
+    for name, address in (("grpc", listen.grpc), ("admin", listen.admin)):
+        if not address.loopback:
+            raise ValueError(
+                f"{name} at {address} would let anybody in who reaches it: set token or tls.client_ca, listen on "
+                "127.0.0.1, or write insecure_grpc: true where the mesh proves who calls"
+            )
+
+
+class ExtauthzSection(Service):
+    """Everything under `extauthz:`."""
+
+    global_: BudgetFields = Field(default=BudgetFields(), alias="global", description="The budget of all together.")
+    organizations: dict[Identifier, BudgetFields] = Field(default_factory=dict, description="Organizations, by id.")
+    teams: dict[Identifier, TeamFields] = Field(default_factory=dict, description="Teams, by id.")
+    users: dict[Identifier, UserFields] = Field(default_factory=dict, description="Users, by id.")
+    keys: tuple[KeyFields, ...] = Field(default=(), description="API keys.")
+    end_users: dict[Identifier, BudgetFields] = Field(
+        default_factory=dict,
+        description="Customers of the application, by the id that it sends; `default` is for those not listed.",
+    )
+
+
+class GeneralSettings(Lenient):
+    """What counts here of LiteLLM's `general_settings:`."""
+
+    budget_exceeded_models_policy: ModelsPolicy = Field(
+        default=ModelsPolicy.BLOCKED,
+        description="What the model list answers once a budget is exhausted: blocked (429), all, or free_only.",
+    )
+    master_key: Secret | None = Field(default=None, description="The admin's key: no budget binds it.")
+    user_header_name: Text | None = Field(default=None, description="The header that names the end user.")
+    apply_user_budget_to_team_keys: bool = Field(
+        default=False, description="Whether a user's own budget also binds on keys of teams."
+    )
+
+
+class LitellmSettings(Lenient):
+    """What counts here of LiteLLM's `litellm_settings:`, apart from fallbacks."""
+
+    max_budget: Usd | None = Field(
+        default=None, description="The global budget where extauthz.global has none; 0 is none."
+    )
+    budget_duration: DurationText | None = Field(default=None, description="How long until max_budget resets.")
+    timezone: TimeZone | None = Field(default=None, description="The zone where extauthz.timezone says none.")
+
+
+class Settings(Service):
+    """What the program works with: the service's settings, and those that LiteLLM's sections hold."""
+
+    models_policy: ModelsPolicy = Field(default=ModelsPolicy.BLOCKED, description="See budget_exceeded_models_policy.")
+    user_header_name: str | None = Field(default=None, description="The header that names the end user, lower-case.")

@@ -1,0 +1,105 @@
+"""Who pays, as the configuration file says it: the part of `extauthz:` with the budgets."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from extauthz.config.values import Anchor, DurationText, Identifier, Secret, Sha256, Strict, Text, Usd
+from extauthz.domain.policy import Admission
+
+
+class BudgetLimit(Strict):
+    """One budget: so much in so long."""
+
+    max_budget: Usd = Field(description="The limit in USD; 0 is exhausted at once.")
+    budget_duration: DurationText | None = Field(
+        default=None,
+        description="How long until it resets: 30s, 15m, 24h, 7d, 1mo. Days and months follow the calendar of "
+        "`timezone`. Without it the budget never resets.",
+    )
+    admission: Admission | None = Field(default=None, description="As `admission` above, for this budget alone.")
+    anchor: Anchor | None = Field(
+        default=None, description="The moment that windows are counted from, instead of Mondays and firsts of months."
+    )
+
+
+class BudgetFields(Strict):
+    """What limits a payer: `max_budget` with `budget_duration`, several windows in `budget_limits`, or both."""
+
+    max_budget: Usd | None = Field(
+        default=None, description="The limit in USD; 0 is exhausted at once, none is no limit."
+    )
+    budget_duration: DurationText | None = Field(
+        default=None, description="How long until max_budget resets: 30s, 15m, 24h, 7d, 1mo. Without it, never."
+    )
+    budget_limits: tuple[BudgetLimit, ...] = Field(default=(), description="More budgets, each with its own window.")
+    admission: Admission | None = Field(default=None, description="As `admission` above, for this payer's budgets.")
+    anchor: Anchor | None = Field(
+        default=None, description="The moment that windows are counted from, instead of Mondays and firsts of months."
+    )
+
+    @model_validator(mode="after")
+    def _duration_needs_budget(self) -> Self:
+        if self.budget_duration is not None and self.max_budget is None:
+            raise ValueError("budget_duration stands without max_budget: write max_budget beside it")
+        return self
+
+    def limits(self) -> tuple[BudgetLimit, ...]:
+        """Give all budgets alike, those of `budget_limits` with what they take over from here."""
+        inherited = tuple(
+            limit.model_copy(
+                update={"admission": limit.admission or self.admission, "anchor": limit.anchor or self.anchor}
+            )
+            for limit in self.budget_limits
+        )
+        if self.max_budget is None:
+            return inherited
+        own = BudgetLimit.model_construct(
+            max_budget=self.max_budget,
+            budget_duration=self.budget_duration,
+            admission=self.admission,
+            anchor=self.anchor,
+        )
+        return (own, *inherited)
+
+
+class UserFields(BudgetFields):
+    """A user. Its own budget does not bind on keys of teams, unless apply_user_budget_to_team_keys says so."""
+
+    organization: Identifier | None = Field(default=None, description="Pays with its user where no team does.")
+
+
+class TeamFields(BudgetFields):
+    """A team."""
+
+    organization: Identifier | None = Field(default=None, description="Pays with its team.")
+    models: tuple[Text, ...] = Field(
+        default=(), description="The models, or patterns, that the team's keys may use; none written allows all."
+    )
+    members: dict[Identifier, BudgetFields] = Field(
+        default_factory=dict, description="Budgets of single users inside this team, by user id."
+    )
+
+
+class KeyFields(BudgetFields):
+    """An API key, written as itself or as its SHA-256."""
+
+    key: Secret | None = Field(default=None, description="The key, best as os.environ/NAME. Only its hash is kept.")
+    key_sha256: Sha256 | None = Field(default=None, description="The SHA-256 of the key in hex, instead of `key`.")
+    key_alias: Identifier | None = Field(default=None, description="A name for people, shown instead of the hash.")
+    user: Identifier | None = Field(default=None, description="Whose key it is, one of `users`.")
+    team: Identifier | None = Field(default=None, description="The team that pays, one of `teams`.")
+    organization: Identifier | None = Field(
+        default=None, description="The organization that pays, if no team names one."
+    )
+    models: tuple[Text, ...] = Field(
+        default=(), description="The models, or patterns, that this key may use; the team's list counts as well."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.key is None) == (self.key_sha256 is None):
+            raise ValueError("write either key (best as os.environ/NAME) or key_sha256")
+        return self

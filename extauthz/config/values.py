@@ -1,0 +1,164 @@
+"""The kinds of value in the configuration file, each read with a sentence for the person who mistyped it.
+
+No sentence shows a secret: what came from the environment is hidden by whoever reports the mistake.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+    SecretStr,
+    WithJsonSchema,
+    model_validator,
+)
+
+from extauthz.config.source import number
+from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX
+from extauthz.domain.money import limit_nanousd
+from extauthz.domain.windows import Duration, WindowRule, parse_duration
+
+PORT_MAX = 65_535
+
+# A price above this is a slip of units (USD per million tokens, say).
+PRICE_USD_MAX = Decimal(1000)
+
+ANCHOR_YEAR_MIN = 1971
+ANCHOR_YEAR_MAX = 2099
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a port listens."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine (or pod) can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: object) -> Address:
+    """Read `host:port` or `[ipv6]:port`. Raises ValueError with what to write instead."""
+    host, colon, port = str(text).rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or not port.isascii() or not port.isdecimal() or int(port[:6]) > PORT_MAX:
+        raise ValueError(f"`{text}` is not an address: write host:port, such as 127.0.0.1:9191 or [::1]:9191")
+    return Address(bare, int(port))
+
+
+def _text(value: object) -> object:
+    """Take a number for the text that it was written as: names such as 42 need no quotes."""
+    return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
+
+
+def _identifier(text: str) -> str:
+    if not text:
+        raise ValueError("an id is empty: write one")
+    if len(text.encode()) > SCOPE_ID_BYTES_MAX:
+        raise ValueError(f"an id is longer than {SCOPE_ID_BYTES_MAX} bytes: shorten it")
+    return text
+
+
+def _number(value: object) -> object:
+    """Read numbers in quotes as well: LiteLLM does, and environment variables are text."""
+    read = number(value.strip()) if isinstance(value, str) else value
+    if isinstance(read, bool) or not isinstance(read, int | Decimal):
+        raise ValueError("this is not a number: write one, such as 5, 0.25 or 1.5e-7")  # noqa: TRY004 - pydantic's
+    return read
+
+
+def _limit(value: Decimal) -> Decimal:
+    limit_nanousd(value)
+    return value
+
+
+def _price(value: Decimal) -> Decimal:
+    if not 0 <= value <= PRICE_USD_MAX:
+        raise ValueError(f"{value} is not a price: write USD per token, from 0 to {PRICE_USD_MAX}, such as 0.0000025")
+    return value
+
+
+def _duration(value: object) -> Duration:
+    return parse_duration(str(value))
+
+
+def _time_zone(name: str) -> str:
+    return WindowRule(zone=name).zone
+
+
+def _anchor(value: object) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError(f"`{value}` is not a date: write 2026-01-31 or 2026-01-31T08:00:00+01:00") from None
+    if not ANCHOR_YEAR_MIN <= moment.year <= ANCHOR_YEAR_MAX:
+        raise ValueError(f"`{value}` is not between {ANCHOR_YEAR_MIN} and {ANCHOR_YEAR_MAX}: check the year")
+    return moment
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value():
+        raise ValueError("the secret is empty: write it, or os.environ/NAME")
+    return value
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError("this is not a SHA-256: write its 64 hex digits, as `printf %s KEY | sha256sum` prints them")
+    return text.lower()
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Identifier = Annotated[str, AfterValidator(_identifier), BeforeValidator(_text)]
+Secret = Annotated[SecretStr, AfterValidator(_secret), BeforeValidator(_text)]
+Sha256 = Annotated[str, AfterValidator(_sha256), BeforeValidator(_text)]
+Count = Annotated[int, BeforeValidator(_number)]
+Usd = Annotated[Decimal, AfterValidator(_limit), BeforeValidator(_number)]
+Price = Annotated[Decimal, AfterValidator(_price), BeforeValidator(_number)]
+DurationText = Annotated[Duration, PlainValidator(_duration), WithJsonSchema({"type": "string"})]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Anchor = Annotated[datetime, PlainValidator(_anchor), WithJsonSchema({"type": "string"})]
+AddressText = Annotated[Address, PlainValidator(parse_address), WithJsonSchema({"type": "string"})]
+
+
+class Lenient(BaseModel):
+    """A section of LiteLLM's: keys that are not named here are its own affair."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: object) -> object:
+        """Take `name:` with nothing behind it for not written, and an empty section for an empty mapping."""
+        if data is None:
+            return {}
+        if not isinstance(data, Mapping):
+            return data
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+class Strict(Lenient):
+    """A section of our own: a key that is not named here is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")

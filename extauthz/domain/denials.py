@@ -1,0 +1,156 @@
+"""The refusals, in the words and the shape that OpenAI's clients know (LiteLLM's where OpenAI has none)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from extauthz.domain.budgets import Scope, ScopeKind, Standing
+from extauthz.domain.money import usd_text
+from extauthz.domain.verdict import Deny, Reason
+
+# The word for a payer in LiteLLM's messages, which people and scripts already search for.
+_ENTITY = {
+    ScopeKind.ORGANIZATION: "Organization",
+    ScopeKind.TEAM: "Team",
+    ScopeKind.MEMBER: "TeamMember",
+    ScopeKind.USER: "User",
+    ScopeKind.KEY: "Key",
+    ScopeKind.END_USER: "EndUser",
+}
+# Enough of a key's hash to find the key by, not enough to fill a message.
+_KEY_DIGITS = 12
+
+
+def budget_exceeded(standing: Standing, *, now_ms: int, status: int, hide_amounts: bool) -> Deny:
+    """Refuse because the money of a scope is spent, until its window resets."""
+    amounts = (
+        ""
+        if hide_amounts
+        else f" Current cost: {usd_text(standing.spent_nanousd)}, Max budget: {usd_text(standing.limit_nanousd)}"
+    )
+    message = f"Budget has been exceeded!{_entity(standing.counter.scope)}{amounts}{_reset(standing)}"
+    end_ms = standing.counter.window.end_ms
+    return Deny(
+        Reason.BUDGET_EXCEEDED,
+        status=status,
+        type="budget_exceeded",
+        message=message,
+        code=str(status),
+        retry_after_s=None if end_ms is None else max(1, -((now_ms - end_ms) // 1000)),
+        scope=standing.counter.scope.text,
+    )
+
+
+def budget_held(standing: Standing, *, hide_amounts: bool) -> Deny:
+    """Refuse because requests in flight hold what a scope has left; it passes as they end."""
+    amounts = (
+        ""
+        if hide_amounts
+        else f" Current cost: {usd_text(standing.spent_nanousd)}, Held: {usd_text(standing.held_nanousd)},"
+        f" Max budget: {usd_text(standing.limit_nanousd)}."
+    )
+    return Deny(
+        Reason.BUDGET_HELD,
+        status=429,
+        type="budget_held",
+        message=f"Requests in flight hold what is left of the budget!{_entity(standing.counter.scope)}{amounts}"
+        " Try again in a moment.",
+        code="429",
+        retry_after_s=1,
+        should_retry=True,
+        scope=standing.counter.scope.text,
+    )
+
+
+def unauthenticated(message: str) -> Deny:
+    """Refuse because nobody knows who asks."""
+    return Deny(Reason.UNAUTHENTICATED, 401, "authentication_error", message, code="invalid_api_key")
+
+
+def bad_request(message: str, *, param: str | None = None) -> Deny:
+    """Refuse what cannot be understood: it is never guessed to be free, or to be discovery."""
+    return Deny(Reason.BAD_REQUEST, 400, "invalid_request_error", message, param=param)
+
+
+def model_unknown(name: str) -> Deny:
+    """Refuse a model that the configuration does not have."""
+    return Deny(
+        Reason.MODEL_UNKNOWN,
+        400,
+        "invalid_request_error",
+        f"Invalid model name passed in model={name}. Call `/v1/models` to view available models.",
+        param="model",
+    )
+
+
+def model_not_allowed(name: str) -> Deny:
+    """Refuse a model that is on none of the principal's lists."""
+    return Deny(
+        Reason.MODEL_NOT_ALLOWED,
+        403,
+        "permission_denied",
+        f"This key may not use the model {name}. Call `/v1/models` to view available models.",
+        param="model",
+    )
+
+
+def model_hidden(name: str) -> Deny:
+    """Answer as OpenAI does for a model that does not exist: under `free_only` a paid one is not there."""
+    return Deny(
+        Reason.MODEL_HIDDEN,
+        404,
+        "invalid_request_error",
+        f"The model '{name}' does not exist",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def route_closed() -> Deny:
+    """Refuse a route that is neither discovery nor inference nor info (`other: deny`)."""
+    return Deny(Reason.ROUTE_CLOSED, 403, "permission_denied", "This route is closed here.")
+
+
+def store_unavailable(reason: Reason = Reason.STORE_UNAVAILABLE) -> Deny:
+    """Refuse because the budget could not be checked; the client may try again."""
+    return Deny(
+        reason,
+        503,
+        "api_error",
+        "The budget cannot be checked at the moment. Try again in a moment.",
+        retry_after_s=1,
+        should_retry=True,
+    )
+
+
+def internal_error() -> Deny:
+    """Refuse because of a failure of our own, which is never an accidental allow."""
+    return Deny(
+        Reason.INTERNAL_ERROR,
+        503,
+        "api_error",
+        "The budget gate failed to decide. The failure is logged.",
+        retry_after_s=1,
+        should_retry=True,
+    )
+
+
+def _entity(scope: Scope) -> str:
+    match scope.kind:
+        case ScopeKind.GLOBAL:
+            return ""
+        case ScopeKind.MEMBER:
+            team, user = scope.ids
+            return f" {_ENTITY[scope.kind]}={user}:{team}"
+        case ScopeKind.KEY:
+            return f" {_ENTITY[scope.kind]}={scope.ids[0][:_KEY_DIGITS]}"
+        case kind:
+            return f" {_ENTITY[kind]}={scope.ids[0]}"
+
+
+def _reset(standing: Standing) -> str:
+    window = standing.counter.window
+    if window.end_ms is None:
+        return ""
+    moment = datetime.fromtimestamp(window.end_ms / 1000, tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f" The {window.name} budget resets at {moment}."

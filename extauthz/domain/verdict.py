@@ -1,0 +1,107 @@
+"""What the gate answers to one request. A denial is a value like any other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from extauthz.domain.reservation import Hold
+
+
+class Reason(StrEnum):
+    """Why a request was let through or refused; the closed set of values of the metrics' label `reason`."""
+
+    INFO = "info"
+    OTHER_ROUTE = "other_route"
+    DISCOVERY = "discovery"
+    DISCOVERY_PRUNED = "discovery_pruned"
+    FREE_MODEL = "free_model"
+    WITHIN_BUDGET = "within_budget"
+    ADMIN = "admin"
+    STORE_FAILURE_ALLOWED = "store_failure_allowed"
+
+    BUDGET_EXCEEDED = "budget_exceeded"
+    BUDGET_HELD = "budget_held"
+    UNAUTHENTICATED = "unauthenticated"
+    BAD_REQUEST = "bad_request"
+    MODEL_UNKNOWN = "model_unknown"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    MODEL_HIDDEN = "model_hidden"
+    ROUTE_CLOSED = "route_closed"
+    STORE_UNAVAILABLE = "store_unavailable"
+    ALREADY_ENDED = "already_ended"
+    INTERNAL_ERROR = "internal_error"
+
+
+class ModelsView(StrEnum):
+    """Which part of a model list the client may see."""
+
+    FREE_ONLY = "free_only"
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The request goes on and no money is held. `models` tells the response filter to prune the list."""
+
+    reason: Reason
+    models: ModelsView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The request goes on and `hold` ends when it does.
+
+    `available_nanousd` is what the tightest budget has left, None when nothing limits. `stream_options` is the JSON
+    object that the upstream must get so that its stream reports usage, None when the request stays as it is.
+    """
+
+    reason: Reason
+    hold: Hold
+    available_nanousd: int | None = None
+    stream_options: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerModels:
+    """The gate answers the model list itself, because no response filter stands on this route."""
+
+    reason: Reason
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """The request ends here. `retry_after_s` is None when waiting does not help; `scope` is the one that binds.
+
+    `should_retry` goes to OpenAI's SDKs as `x-should-retry`: they repeat a 429 unless it says false.
+    """
+
+    reason: Reason
+    status: int
+    type: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after_s: int | None = None
+    should_retry: bool = False
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """The gate gives no answer, so that Envoy's own `failure_mode_allow` decides (`store_failure: defer`)."""
+
+    reason: Reason
+
+
+Verdict = Pass | Admit | AnswerModels | Deny | Defer
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict with what it was given for: who asked, and what."""
+
+    verdict: Verdict
+    route_class: str
+    principal: str | None = None
+    model: str | None = None

@@ -1,0 +1,1 @@
+"""What runs inside Envoy: the bootstrap that puts extauthz into its filter chain, and the meter."""

@@ -1,0 +1,379 @@
+"""The ledger in this process's memory: for one replica, and lost with it.
+
+Each verb runs from its first check to its last write without an await, which makes it one atomic step on the event
+loop. Its work grows with the scopes of the request and not with what is stored: cleaning up is spread over the verbs, a
+bounded piece each. Everything kept has a maximum, and at one the store refuses new work instead of admitting uncounted.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.reservation import TRANSITIONS, Claim, Hold, Lease, State, Verb
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.base import (
+    TOMBSTONE_SECONDS,
+    AlreadyEnded,
+    Balance,
+    Ending,
+    Expired,
+    Refused,
+    Reserve,
+    Reserved,
+    ReserveResult,
+    StaleWindow,
+    TooLate,
+)
+
+RETENTION_MS = TOMBSTONE_SECONDS * 1000
+
+RESERVATIONS_MAX = 200_000
+COUNTERS_MAX = 500_000
+TOMBSTONES_MAX = 1_000_000
+
+# How much cleaning up one verb does. A verb leaves one tombstone and adds the counters of one principal, so that both
+# shrink faster than they grow.
+TOMBSTONES_DROPPED_MAX = 4
+COUNTERS_EXAMINED_MAX = 64
+
+# Renewals and endings leave stale entries in the heap of leases; it is rebuilt when they outnumber the live ones by so
+# many.
+STALE_LEASES_MAX = 1024
+
+
+@dataclass(slots=True)
+class _Tally:
+    """A counter in use. `touched_ms` is when a reservation on it last began or ended."""
+
+    counter: Counter
+    touched_ms: int
+    spent_nanousd: int = 0
+    held_nanousd: int = 0
+    reservations: int = 0
+
+    def book(self, cost_nanousd: int, now_ms: int) -> None:
+        """Add to spent; a negative cost puts right what an expiry booked too much."""
+        self.spent_nanousd = max(0, self.spent_nanousd + cost_nanousd)
+        self.touched_ms = now_ms
+
+
+class _Tallies:
+    """The counters in use, by key.
+
+    One whose window has ended is dropped RETENTION_MS after that, or after the last ending on it: from then on nothing
+    that is still booked can concern it. When the maximum is reached they go earlier, but never with a reservation on.
+    """
+
+    def __init__(self, count_max: int) -> None:
+        self._count_max = count_max
+        self._by_key: dict[str, _Tally] = {}
+        self._due: list[tuple[int, str]] = []  # a heap, with one entry for each tally whose window ends
+
+    def get(self, counter: Counter) -> _Tally | None:
+        return self._by_key.get(counter.key)
+
+    def all(self) -> Iterable[_Tally]:
+        return self._by_key.values()
+
+    def take(self, counters: Iterable[Counter], now_ms: int) -> list[_Tally]:
+        """Give the tally of each counter, new ones where there is none yet. Raises StoreUnavailableError when full."""
+        wanted = {counter.key: counter for counter in counters}
+        missing = [key for key in wanted if key not in self._by_key]
+        if missing:
+            self._make_room(len(missing), now_ms, spared=wanted)
+        for key in missing:
+            self._by_key[key] = _Tally(wanted[key], touched_ms=now_ms)
+            end_ms = wanted[key].window.end_ms
+            if end_ms is not None:
+                heapq.heappush(self._due, (max(end_ms, now_ms) + RETENTION_MS, key))
+        return [self._by_key[key] for key in wanted]
+
+    def _make_room(self, count: int, now_ms: int, spared: Mapping[str, Counter]) -> None:
+        for _ in range(COUNTERS_EXAMINED_MAX):
+            full = len(self._by_key) + count > self._count_max
+            # What has ended is due within RETENTION_MS from now, what has not is due later.
+            due_until_ms = now_ms + RETENTION_MS if full else now_ms
+            if not self._due or self._due[0][0] > due_until_ms:
+                break
+            key = self._due[0][1]
+            tally = self._by_key[key]
+            if tally.reservations or key in spared or tally.touched_ms + RETENTION_MS > due_until_ms:
+                heapq.heapreplace(self._due, (now_ms + RETENTION_MS, key))
+            else:
+                heapq.heappop(self._due)
+                del self._by_key[key]
+        if len(self._by_key) + count > self._count_max:
+            raise StoreUnavailableError(
+                f"the memory store counts on {self._count_max} counters already, one per scope and window: "
+                "use longer windows or fewer end users, or raise its maximum"
+            )
+
+
+@dataclass(slots=True)
+class _Reservation:
+    """An open reservation: which Check holds it, how much on which tally, and until when."""
+
+    hold: Hold
+    attempt: str
+    amounts: tuple[tuple[_Tally, int], ...]
+    lease_end_ms: int = 0
+    expiry_cost_nanousd: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Tombstone:
+    """An ended reservation. What its expiry booked, and where, is kept for a late settle.
+
+    `reserved_at_ms` is that of its hold or, where no hold was known, the time of the ending, which is not before.
+    """
+
+    state: State
+    ended_at_ms: int
+    reserved_at_ms: int
+    booked_nanousd: int = 0
+    counters: tuple[Counter, ...] = ()
+
+
+# A reservation, or only the claim that one attempt has on it.
+_Name = tuple[str, str | None]
+
+
+class _Tombstones:
+    """The endings of the last RETENTION_MS, at most `count_max`: the oldest go first."""
+
+    def __init__(self, count_max: int) -> None:
+        self._count_max = count_max
+        self._by_name: OrderedDict[_Name, _Tombstone] = OrderedDict()
+        self._forgotten_ms = -1
+
+    def get(self, name: _Name, now_ms: int) -> _Tombstone | None:
+        found = self._by_name.get(name)
+        return found if found is not None and now_ms - found.ended_at_ms < RETENTION_MS else None
+
+    def put(self, name: _Name, tombstone: _Tombstone, now_ms: int) -> None:
+        self._by_name.pop(name, None)
+        self._by_name[name] = tombstone
+        for _ in range(TOMBSTONES_DROPPED_MAX):
+            oldest = next(iter(self._by_name.values()))
+            aged = now_ms - oldest.ended_at_ms >= RETENTION_MS
+            if not aged and len(self._by_name) <= self._count_max:
+                return
+            self._by_name.popitem(last=False)
+            if not aged:
+                self._forgotten_ms = max(self._forgotten_ms, oldest.reserved_at_ms)
+
+    def amend(self, name: _Name, tombstone: _Tombstone) -> None:
+        """Change what a tombstone says, not how long it stands."""
+        self._by_name[name] = tombstone
+
+    def forget(self, hold: Hold, now_ms: int) -> bool:
+        """Tell whether a reservation is so old that its tombstone, if it had one, may be gone."""
+        return hold.reserved_at_ms <= self._forgotten_ms or now_ms - hold.reserved_at_ms >= RETENTION_MS
+
+
+class MemoryLedger:
+    """A Ledger in memory. `clock_ms` gives Unix milliseconds; the maxima count entries.
+
+    Raises StoreUnavailableError from `reserve` and `settle` when a maximum is reached; they did nothing then.
+    """
+
+    def __init__(
+        self,
+        clock_ms: Callable[[], int],
+        signing_key: bytes,
+        *,
+        tombstones_max: int = TOMBSTONES_MAX,
+        reservations_max: int = RESERVATIONS_MAX,
+        counters_max: int = COUNTERS_MAX,
+    ) -> None:
+        self._clock_ms = clock_ms
+        self._signing_key = signing_key
+        self._reservations_max = reservations_max
+        self._open: dict[str, _Reservation] = {}
+        self._lease_ends: list[tuple[int, str]] = []  # a heap
+        self._tallies = _Tallies(counters_max)
+        self._tombstones = _Tombstones(tombstones_max)
+
+    def now_ms(self) -> int:
+        """Tell the time."""
+        return self._clock_ms()
+
+    async def signing_key(self) -> bytes:
+        """Give the key that holds are signed with."""
+        return self._signing_key
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Hold the claims' amounts, all or nothing."""
+        now_ms = self._clock_ms()
+        hold = request.hold
+        for name in ((hold.id, None), (hold.id, request.attempt)):
+            tombstone = self._tombstones.get(name, now_ms)
+            if tombstone is not None:
+                return AlreadyEnded(tombstone.state)
+        reservation = self._open.get(hold.id)
+        if reservation is not None:
+            reservation.attempt = request.attempt
+            return Reserved(self._least_available(request.claims))
+        overdue = request.not_after_ms is not None and now_ms > request.not_after_ms
+        if overdue or self._tombstones.forget(hold, now_ms):
+            return TooLate()
+        if not all(claim.counter.window.contains(now_ms) for claim in request.claims):
+            return StaleWindow(now_ms)
+        refusals = [standing for claim in request.claims if (standing := self._refusal(claim)) is not None]
+        if refusals:
+            return Refused(min(refusals, key=lambda standing: (not standing.exhausted, standing.available_nanousd)))
+        self._hold(request, now_ms)
+        return Reserved(self._least_available(request.claims))
+
+    async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
+        """End a reservation with its cost, on the counters that it was reserved on."""
+        now_ms = self._clock_ms()
+        reservation = self._open.get(hold.id)
+        if reservation is not None:
+            self._end(reservation, State.SETTLED, cost_nanousd, now_ms)
+            return Ending.FIRST
+        name = (hold.id, None)
+        tombstone = self._tombstones.get(name, now_ms)
+        if tombstone is None:
+            if self._tombstones.forget(hold, now_ms):
+                return Ending.FORGOTTEN
+            self._book(hold.counters, cost_nanousd, now_ms)
+            self._tombstones.put(name, _Tombstone(State.SETTLED, now_ms, hold.reserved_at_ms), now_ms)
+            return Ending.UNKNOWN
+        if (tombstone.state, Verb.SETTLE) not in TRANSITIONS:
+            return Ending.REPEATED
+        self._book(tombstone.counters, cost_nanousd - tombstone.booked_nanousd, now_ms)
+        self._tombstones.amend(name, replace(tombstone, state=State.SETTLED, booked_nanousd=0, counters=()))
+        return Ending.LATE
+
+    async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
+        """End a reservation, or with `attempt` that Check's claim on it, with no cost."""
+        now_ms = self._clock_ms()
+        reservation = self._open.get(reservation_id)
+        if reservation is not None and attempt in (None, reservation.attempt):
+            self._end(reservation, State.RELEASED, 0, now_ms, attempt=attempt)
+            return Ending.FIRST
+        names = ((reservation_id, None), (reservation_id, attempt))
+        if any(self._tombstones.get(name, now_ms) is not None for name in names):
+            return Ending.REPEATED
+        self._tombstones.put((reservation_id, attempt), _Tombstone(State.RELEASED, now_ms, now_ms), now_ms)
+        # An open reservation belongs to a later attempt, which ended this one's claim by taking it over.
+        return Ending.UNKNOWN if reservation is None else Ending.REPEATED
+
+    async def renew(self, hold: Hold, lease: Lease) -> bool:
+        """Start the lease anew; False when the reservation is not held."""
+        reservation = self._open.get(hold.id)
+        if reservation is None:
+            return False
+        self._start_lease(reservation, lease, self._clock_ms())
+        return True
+
+    async def expire(self, count_max: int) -> tuple[Expired, ...]:
+        """End at most `count_max` reservations whose lease has run out, the oldest first."""
+        now_ms = self._clock_ms()
+        expired: list[Expired] = []
+        while self._lease_ends and self._lease_ends[0][0] <= now_ms and len(expired) < count_max:
+            end_ms, reservation_id = heapq.heappop(self._lease_ends)
+            reservation = self._open.get(reservation_id)
+            if reservation is not None and reservation.lease_end_ms == end_ms:
+                self._end(reservation, State.EXPIRED, reservation.expiry_cost_nanousd, now_ms)
+                expired.append(Expired(reservation_id, reservation.expiry_cost_nanousd))
+        return tuple(expired)
+
+    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+        """Tell how counters stand against limits, in the order asked."""
+        return tuple(self._standing(counter, limit_nanousd) for counter, limit_nanousd in limits)
+
+    async def balances(self, count_max: int) -> tuple[Balance, ...]:
+        """List at most `count_max` counters of current windows, or with money held, the most spent first."""
+        now_ms = self._clock_ms()
+        listed = (t for t in self._tallies.all() if t.reservations or t.counter.window.contains(now_ms))
+        largest = heapq.nlargest(count_max, listed, key=lambda t: (t.spent_nanousd, t.held_nanousd))
+        return tuple(Balance(t.counter, t.spent_nanousd, t.held_nanousd) for t in largest)
+
+    async def open_count(self) -> int:
+        """Count the open reservations."""
+        return len(self._open)
+
+    async def close(self) -> None:
+        """Do nothing: memory needs no closing."""
+
+    def _standing(self, counter: Counter, limit_nanousd: int) -> Standing:
+        tally = self._tallies.get(counter)
+        if tally is None:
+            return Standing(counter, limit_nanousd, spent_nanousd=0, held_nanousd=0)
+        return Standing(counter, limit_nanousd, tally.spent_nanousd, tally.held_nanousd)
+
+    def _refusal(self, claim: Claim) -> Standing | None:
+        """Give the standing that refuses a claim, None when it passes."""
+        if claim.limit_nanousd is None:
+            return None
+        standing = self._standing(claim.counter, claim.limit_nanousd)
+        needed_nanousd = claim.amount_nanousd if claim.whole else 1
+        return standing if standing.exhausted or standing.available_nanousd < needed_nanousd else None
+
+    def _least_available(self, claims: Iterable[Claim]) -> int | None:
+        limited = ((claim.counter, claim.limit_nanousd) for claim in claims if claim.limit_nanousd is not None)
+        return min((self._standing(*limit).available_nanousd for limit in limited), default=None)
+
+    def _hold(self, request: Reserve, now_ms: int) -> None:
+        if len(self._open) >= self._reservations_max:
+            raise StoreUnavailableError(
+                f"the memory store holds {self._reservations_max} open reservations already: "
+                "see that endings arrive (access logs), shorten lease_seconds, or raise its maximum"
+            )
+        granted = self._granted(request.claims)
+        tallies = self._tallies.take((claim.counter for claim in request.claims), now_ms)
+        amounts = tuple((tally, granted[tally.counter.key]) for tally in tallies)
+        for tally, amount_nanousd in amounts:
+            tally.held_nanousd += amount_nanousd
+            tally.reservations += 1
+            tally.touched_ms = now_ms
+        reservation = _Reservation(request.hold, request.attempt, amounts)
+        self._open[request.hold.id] = reservation
+        self._start_lease(reservation, request.lease, now_ms)
+
+    def _granted(self, claims: Iterable[Claim]) -> dict[str, int]:
+        """Give what passing claims hold on each counter, once where several of them name the same."""
+        granted: dict[str, int] = {}
+        # Partial claims share what the tightest limit leaves; after that whole ones get all that they asked for.
+        for claim in sorted(claims, key=lambda claim: claim.whole):
+            amount_nanousd = claim.amount_nanousd
+            if claim.limit_nanousd is not None:
+                standing = self._standing(claim.counter, claim.limit_nanousd)
+                amount_nanousd = min(amount_nanousd, standing.available_nanousd)
+            key = claim.counter.key
+            choose = max if claim.whole else min
+            granted[key] = choose(granted.get(key, amount_nanousd), amount_nanousd)
+        return granted
+
+    def _start_lease(self, reservation: _Reservation, lease: Lease, now_ms: int) -> None:
+        reservation.lease_end_ms = now_ms + lease.lease_ms
+        reservation.expiry_cost_nanousd = lease.cost_nanousd
+        heapq.heappush(self._lease_ends, (reservation.lease_end_ms, reservation.hold.id))
+        if len(self._lease_ends) > 2 * len(self._open) + STALE_LEASES_MAX:
+            self._lease_ends = [(held.lease_end_ms, held.hold.id) for held in self._open.values()]
+            heapq.heapify(self._lease_ends)
+
+    def _end(
+        self, reservation: _Reservation, state: State, cost_nanousd: int, now_ms: int, *, attempt: str | None = None
+    ) -> None:
+        hold = reservation.hold
+        del self._open[hold.id]
+        for tally, amount_nanousd in reservation.amounts:
+            tally.held_nanousd -= amount_nanousd
+            tally.reservations -= 1
+            tally.book(cost_nanousd, now_ms)
+        tombstone = _Tombstone(state, now_ms, hold.reserved_at_ms)
+        if state is State.EXPIRED:
+            counters = tuple(tally.counter for tally, _ in reservation.amounts)
+            tombstone = replace(tombstone, booked_nanousd=cost_nanousd, counters=counters)
+        self._tombstones.put((hold.id, attempt), tombstone, now_ms)
+
+    def _book(self, counters: Iterable[Counter], cost_nanousd: int, now_ms: int) -> None:
+        for tally in self._tallies.take(counters, now_ms):
+            tally.book(cost_nanousd, now_ms)

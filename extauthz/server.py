@@ -1,0 +1,170 @@
+"""The composition root: wires configuration, store, authorizer, adapters and ports, and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from aiohttp import web
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from extauthz._proto.envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
+from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
+from extauthz._proto.envoy.service.ext_proc.v3 import external_processor_pb2, external_processor_pb2_grpc
+from extauthz.adapters import http
+from extauthz.adapters.access_log import AccessLogs
+from extauthz.adapters.background import Background
+from extauthz.adapters.check import CheckService
+from extauthz.adapters.ext_proc import PruningService
+from extauthz.adapters.holds import HoldCodec
+from extauthz.adapters.listener import new_listener
+from extauthz.adapters.responses import Responses
+from extauthz.authorizer import Authorizer
+from extauthz.config.model import Address
+from extauthz.config.snapshot import Snapshot
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.memory import MemoryLedger
+from extauthz.pricing.estimate import UsualOutput
+from extauthz.settlement import Settlement
+from extauthz.telemetry.events import Telemetry
+from extauthz.telemetry.ledger import ObservedLedger
+from extauthz.telemetry.log import Logger, Reporter
+from extauthz.telemetry.metrics import Metrics
+
+SERVICES = (
+    external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name,
+    external_processor_pb2.DESCRIPTOR.services_by_name["ExternalProcessor"].full_name,
+    als_pb2.DESCRIPTOR.services_by_name["AccessLogService"].full_name,
+)
+
+# Leases are looked at this often; one that has run out is ended within this time.
+EXPIRY_INTERVAL_S = 0.1
+
+# What the last Checks get to finish once the streams are drained.
+STOP_GRACE_S = 1.0
+
+SIGNING_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports that a running server really has: a configured port 0 becomes any free one."""
+
+    grpc: int
+    http: int
+
+
+async def serve(config: Snapshot, log: Logger) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    Raises OSError when a port cannot be had or a certificate cannot be read.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    async with running(config, log) as ports:
+        log.info("serving", grpc_port=ports.grpc, http_port=ports.http, server=config.settings.server)
+        await stop.wait()
+        log.info("draining", seconds_max=config.settings.drain_seconds)
+    log.info("stopped")
+
+
+@asynccontextmanager
+async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
+    """Serve inside the block; on leaving it, drain and stop."""
+    settings = config.settings
+    metrics = Metrics()
+    telemetry = Reporter(metrics, log)
+    store = MemoryLedger(clock_ms=_unix_ms, signing_key=secrets.token_bytes(SIGNING_KEY_BYTES))
+    ledger = ObservedLedger(store, telemetry, time.perf_counter)
+    usual_output = UsualOutput(settings.estimate.output_tokens, fixed=settings.estimate.fixed)
+    settlement = Settlement(ledger, lambda: settings, usual_output, telemetry)
+    holds = HoldCodec(await ledger.signing_key())
+    background = Background(telemetry)
+    draining = asyncio.Event()
+
+    check = CheckService(
+        authorizer=Authorizer(lambda: config, ledger, usual_output),
+        settlement=settlement,
+        responses=Responses(holds),
+        snapshot=lambda: config,
+        background=background,
+        telemetry=telemetry,
+        new_id=lambda: uuid.uuid4().hex,
+        clock_s=time.perf_counter,
+    )
+    pruning = PruningService(lambda: config, telemetry)
+    access_logs = AccessLogs(settlement, holds, telemetry, draining)
+    health_service = health.aio.HealthServicer()
+    pages = http.application(ledger, lambda: config, metrics, ready=lambda: not draining.is_set())
+
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(ledger.close)
+        http_port = await stack.enter_async_context(_pages(pages, settings.listen.http))
+        server, grpc_port = new_listener(settings)
+        external_auth_pb2_grpc.add_AuthorizationServicer_to_server(check, server)
+        external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(pruning, server)
+        als_pb2_grpc.add_AccessLogServiceServicer_to_server(access_logs, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        await server.start()
+        stack.push_async_callback(server.stop, STOP_GRACE_S)
+        await stack.enter_async_context(_task(_expire_forever(settlement, telemetry)))
+        for service in ("", *SERVICES):
+            await health_service.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+        yield Ports(grpc_port, http_port)
+
+        await health_service.enter_graceful_shutdown()
+        draining.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settings.drain_seconds):
+                await access_logs.idle()
+                await background.drain()
+
+
+@asynccontextmanager
+async def _pages(app: web.Application, address: Address) -> AsyncIterator[int]:
+    """Serve the HTTP port inside the block, and tell which it is."""
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address.host, address.port).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _task(job: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run a job beside the block, and end it with the block."""
+    task = asyncio.get_running_loop().create_task(job)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _expire_forever(settlement: Settlement, telemetry: Telemetry) -> None:
+    """End leases that have run out, for as long as the server lives; no failure may stop this."""
+    while True:
+        await asyncio.sleep(EXPIRY_INTERVAL_S)
+        try:
+            await settlement.expire()
+        except StoreUnavailableError:
+            pass  # counted where the store is called; the next pass tries again
+        except Exception as error:  # noqa: BLE001
+            telemetry.failed("expiry", error)
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,158 @@
+"""The other half of a request: a finished stream → what it used → how its reservation ends.
+
+`ending_of` decides, purely; `Settlement` carries it out on the ledger. Each signal may come twice, late, out of order
+or never: the ledger's verbs are idempotent, and what never comes is ended by the lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from extauthz.config.model import Settings
+from extauthz.domain.policy import OnAbort, OnExpiry, OnMissingUsage
+from extauthz.domain.prices import TokenUsage
+from extauthz.domain.reservation import Hold, Lease, State
+from extauthz.ledger.base import Ending, Ledger
+from extauthz.pricing.cost import cost, delivered_usage
+from extauthz.pricing.estimate import UsualOutput
+from extauthz.telemetry.events import Signal, Telemetry
+from extauthz.usage import Report
+
+# Reservations ended by one pass over the leases; the next pass takes the rest.
+EXPIRIES_MAX = 1000
+
+HTTP_ERROR = 400
+
+
+class Outcome(StrEnum):
+    """How a stream ended, as far as the books are concerned."""
+
+    ANSWERED = "answered"  # the upstream's answer passed to its end
+    ABORTED = "aborted"  # somebody gave up on an upstream that was at work: client, timeout, reset in the middle
+    FAILED = "failed"  # no answer worth money: never sent, refused, or an error
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A finished stream: its hold, how it ended, and what the meter saw."""
+
+    hold: Hold
+    outcome: Outcome
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """End with a cost in nano-USD."""
+
+    cost_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """End without a cost."""
+
+
+def ending_of(observation: Observation, rules: Settings) -> Settle | Release:
+    """Decide how a finished stream's reservation ends."""
+    hold, report = observation.hold, observation.report
+    match observation.outcome:
+        case Outcome.FAILED:
+            return Release()
+        case _ if report.usage is not None:
+            return Settle(cost(hold.prices, report.usage))
+        case Outcome.ANSWERED:
+            return Settle(_missing_usage(hold, report, rules.on_missing_usage))
+        case Outcome.ABORTED if report.finished:
+            return Settle(_missing_usage(hold, report, rules.on_missing_usage))
+        case Outcome.ABORTED:
+            return Settle(abort_cost(hold, report, rules))
+
+
+def abort_cost(hold: Hold, report: Report, rules: Settings) -> int:
+    """Tell what a request costs that is given up now, in nano-USD."""
+    match rules.on_abort if hold.streamed else rules.on_abort_unary:
+        case OnAbort.DELIVERED:
+            return _delivered_cost(hold, report)
+        case OnAbort.RESERVED:
+            return hold.estimate.cost_nanousd
+        case OnAbort.INPUT:
+            return cost(hold.prices, TokenUsage(hold.estimate.input_tokens, 0))
+        case OnAbort.ZERO:
+            return 0
+
+
+def _missing_usage(hold: Hold, report: Report, rule: OnMissingUsage) -> int:
+    delivered = _delivered_cost(hold, report)
+    match rule:
+        case OnMissingUsage.ESTIMATE:
+            return max(hold.estimate.cost_nanousd, delivered)
+        case OnMissingUsage.DELIVERED:
+            return delivered
+        case OnMissingUsage.ZERO:
+            return 0
+
+
+def _delivered_cost(hold: Hold, report: Report) -> int:
+    usage = delivered_usage(hold.estimate, events=report.events, text_bytes=report.text_bytes)
+    return cost(hold.prices, usage)
+
+
+def first_lease(hold: Hold, rules: Settings) -> Lease:
+    """Give the lease of a new reservation: what is booked if nothing is ever heard of it."""
+    charge = rules.on_expiry is OnExpiry.CHARGE
+    return Lease(rules.lease_seconds * 1000, hold.estimate.cost_nanousd if charge else 0)
+
+
+class Settlement:
+    """Ends reservations on the signals that arrive.
+
+    Every method may raise StoreUnavailableError: the signal is then lost to this process, and the lease stands in.
+    """
+
+    def __init__(
+        self, ledger: Ledger, rules: Callable[[], Settings], usual_output: UsualOutput, telemetry: Telemetry
+    ) -> None:
+        self._ledger = ledger
+        self._rules = rules
+        self._usual_output = usual_output
+        self._telemetry = telemetry
+
+    async def finished(self, observation: Observation) -> None:
+        """End a reservation because its stream is over."""
+        hold, report = observation.hold, observation.report
+        if report.absurd:
+            self._telemetry.usage_absurd(hold.model, report.absurd)
+        match ending_of(observation, self._rules()):
+            case Settle(cost_nanousd):
+                ending = await self._ledger.settle(hold, cost_nanousd)
+                self._telemetry.ended(State.SETTLED, Signal.ACCESS_LOG, ending)
+                if report.usage is not None and ending is Ending.FIRST:
+                    self._usual_output.observe(hold.model, report.usage.output_tokens)
+            case Release():
+                ending = await self._ledger.release(hold.id)
+                self._telemetry.ended(State.RELEASED, Signal.ACCESS_LOG, ending)
+
+    async def progressed(self, hold: Hold, report: Report) -> None:
+        """Renew the lease of a living stream; if nothing more is heard, what it delivered so far is booked."""
+        rules = self._rules()
+        await self._ledger.renew(hold, Lease(rules.lease_seconds * 1000, abort_cost(hold, report, rules)))
+
+    async def cancelled(self, reservation_id: str, attempt: str) -> None:
+        """End what one Check may have reserved, because Envoy gave up on that Check."""
+        ending = await self._ledger.release(reservation_id, attempt=attempt)
+        self._telemetry.ended(State.RELEASED, Signal.CANCELLATION, ending)
+
+    async def unanswered(self, reservation_id: str) -> None:
+        """End what a Check reserved whose answer never reached Envoy: the stream ended without our metadata."""
+        ending = await self._ledger.release(reservation_id)
+        self._telemetry.ended(State.RELEASED, Signal.ACCESS_LOG, ending)
+
+    async def expire(self) -> int:
+        """End reservations whose lease ran out and tell how many they were."""
+        expired = await self._ledger.expire(EXPIRIES_MAX)
+        for _ in expired:
+            self._telemetry.ended(State.EXPIRED, Signal.LEASE, Ending.FIRST)
+        return len(expired)

@@ -1,0 +1,83 @@
+"""A ledger that tells how long each verb took, and which the store did not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.reservation import Hold, Lease
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.base import Balance, Ending, Expired, Ledger, Reserve, ReserveResult
+from extauthz.telemetry.events import Telemetry
+
+
+class ObservedLedger(Ledger):
+    """Passes every verb on to a store."""
+
+    def __init__(self, store: Ledger, telemetry: Telemetry, clock_s: Callable[[], float]) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._clock_s = clock_s
+
+    def now_ms(self) -> int:
+        """Tell the store's time."""
+        return self._store.now_ms()
+
+    async def signing_key(self) -> bytes:
+        """Give the store's key."""
+        return await self._store.signing_key()
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Hold the claims' amounts, all or nothing."""
+        with self._observed("reserve"):
+            return await self._store.reserve(request)
+
+    async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
+        """End a reservation with its cost."""
+        with self._observed("settle"):
+            return await self._store.settle(hold, cost_nanousd)
+
+    async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
+        """End a reservation with no cost."""
+        with self._observed("release"):
+            return await self._store.release(reservation_id, attempt=attempt)
+
+    async def renew(self, hold: Hold, lease: Lease) -> bool:
+        """Start the lease anew."""
+        with self._observed("renew"):
+            return await self._store.renew(hold, lease)
+
+    async def expire(self, count_max: int) -> tuple[Expired, ...]:
+        """End reservations whose lease has run out."""
+        with self._observed("expire"):
+            return await self._store.expire(count_max)
+
+    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+        """Tell how counters stand against limits."""
+        with self._observed("standings"):
+            return await self._store.standings(limits)
+
+    async def balances(self, count_max: int) -> tuple[Balance, ...]:
+        """List counters."""
+        with self._observed("balances"):
+            return await self._store.balances(count_max)
+
+    async def open_count(self) -> int:
+        """Count the open reservations."""
+        with self._observed("open_count"):
+            return await self._store.open_count()
+
+    async def close(self) -> None:
+        """Let go of what the store holds open."""
+        await self._store.close()
+
+    @contextmanager
+    def _observed(self, verb: str) -> Iterator[None]:
+        started_s = self._clock_s()
+        try:
+            yield
+        except StoreUnavailableError:
+            self._telemetry.store_failed(verb)
+            raise
+        self._telemetry.store_answered(verb, self._clock_s() - started_s)

@@ -1,0 +1,111 @@
+"""The Prometheus metrics, in a registry of their own; every label has a closed or bounded set of values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from extauthz.domain.budgets import Standing
+from extauthz.domain.money import usd
+from extauthz.domain.reservation import State
+from extauthz.domain.verdict import Admit, AnswerModels, Decision, Pass
+from extauthz.ledger.base import Ending
+from extauthz.telemetry.events import Signal
+
+# Budgets that /metrics shows, the most used first; the others are counted in extauthz_budgets_hidden.
+BUDGETS_MAX = 200
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class Metrics:
+    """Every metric of one server."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.checks = Counter(
+            "extauthz_checks",
+            "Checks answered, by what the request was, the decision and its reason.",
+            ("route_class", "decision", "reason"),
+            registry=registry,
+        )
+        self.check_seconds = Histogram(
+            "extauthz_check_duration_seconds", "Time to answer a Check.", buckets=_SECONDS, registry=registry
+        )
+        self.reservations_open = Gauge("extauthz_reservations_open", "Reservations that are held.", registry=registry)
+        self.reservations_ended = Counter(
+            "extauthz_reservations_ended",
+            "Reservations ended, by how and by the signal that ended them.",
+            ("how", "signal"),
+            registry=registry,
+        )
+        self.signals_repeated = Counter(
+            "extauthz_signals_repeated",
+            "Signals about a reservation that had ended before, or that was never made; they change nothing.",
+            ("signal",),
+            registry=registry,
+        )
+        self.settlements_forgotten = Counter(
+            "extauthz_settlements_forgotten",
+            "Settlements that came too late to be booked: their spend is missing from the books.",
+            registry=registry,
+        )
+        self.usage_absurd = Counter(
+            "extauthz_usage_absurd", "Answers whose usage had to be put right.", ("field",), registry=registry
+        )
+        self.holds_rejected = Counter("extauthz_holds_rejected", "Holds without a valid signature.", registry=registry)
+        self.failures = Counter(
+            "extauthz_failures", "Failures of our own, by where they happened.", ("where",), registry=registry
+        )
+        self.store_errors = Counter(
+            "extauthz_store_errors", "Ledger verbs that the store did not answer.", ("verb",), registry=registry
+        )
+        self.store_seconds = Histogram(
+            "extauthz_store_duration_seconds",
+            "Time that the store took for a ledger verb.",
+            ("verb",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        budget = ("scope", "window")
+        self._limit = Gauge("extauthz_budget_limit_usd", "The limit of a budget.", budget, registry=registry)
+        self._spent = Gauge("extauthz_budget_spent_usd", "Settled cost in its window.", budget, registry=registry)
+        self._held = Gauge("extauthz_budget_held_usd", "Open reservations in its window.", budget, registry=registry)
+        self._hidden = Gauge(
+            "extauthz_budgets_hidden", f"Budgets beyond the {BUDGETS_MAX} that are shown.", registry=registry
+        )
+
+    def decided(self, decision: Decision, seconds: float) -> None:
+        """Count an answered Check."""
+        verdict = decision.verdict
+        word = "allow" if isinstance(verdict, Pass | Admit | AnswerModels) else "deny"
+        self.checks.labels(decision.route_class, word, verdict.reason).inc()
+        self.check_seconds.observe(seconds)
+
+    def ended(self, how: State, signal: Signal, ending: Ending) -> None:
+        """Count an ended reservation once, and signals that changed nothing apart."""
+        match ending:
+            case Ending.FIRST | Ending.LATE:
+                self.reservations_ended.labels(how, signal).inc()
+            case Ending.UNKNOWN if how is State.SETTLED:
+                self.reservations_ended.labels(how, signal).inc()
+            case Ending.FORGOTTEN:
+                self.settlements_forgotten.inc()
+            case Ending.UNKNOWN | Ending.REPEATED:
+                self.signals_repeated.labels(signal).inc()
+
+    def set_standings(self, standings: Iterable[Standing], hidden: int) -> None:
+        """Show how the most used budgets stand; the others of the last time go away."""
+        for gauge in (self._limit, self._spent, self._held):
+            gauge.clear()
+        for standing in standings:
+            labels = (standing.counter.scope.text, standing.counter.window.name)
+            self._limit.labels(*labels).set(float(usd(standing.limit_nanousd)))
+            self._spent.labels(*labels).set(float(usd(standing.spent_nanousd)))
+            self._held.labels(*labels).set(float(usd(standing.held_nanousd)))
+        self._hidden.set(hidden)
+
+    def text(self) -> bytes:
+        """Write all of it in Prometheus' text format."""
+        return generate_latest(self._registry)

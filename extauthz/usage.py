@@ -1,0 +1,73 @@
+"""What the meter inside Envoy reported about one answer.
+
+The numbers come from an upstream: whatever is absurd in them is put right here, and named, before money is counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from extauthz.domain.prices import TokenUsage
+
+# The dynamic metadata namespace that the meter writes.
+NAMESPACE = "extauthz.usage"
+
+# Ten times the largest context that is sold; more in one answer is a broken upstream.
+TOKENS_MAX = 100_000_000
+
+# What one value of a protobuf Struct may be.
+Field = float | bool | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was seen of an answer, up to now or to its end.
+
+    `usage` is None when the upstream reported none. `events` are the SSE events and `text_bytes` the bytes of text that
+    went to the client. `finished` says that the answer's own end was seen, even if the stream broke after it. `absurd`
+    names the fields that had to be put right.
+    """
+
+    usage: TokenUsage | None = None
+    events: int = 0
+    text_bytes: int = 0
+    finished: bool = False
+    absurd: tuple[str, ...] = ()
+
+
+def read_report(fields: Mapping[str, Field]) -> Report:
+    """Read the meter's fields; a missing one counts as nothing, an absurd one as the nearest sensible value."""
+    absurd: list[str] = []
+
+    def count(name: str, at_most: int = TOKENS_MAX) -> int:
+        value = fields.get(name)
+        if value is None:
+            return 0
+        if isinstance(value, str | bool) or math.isnan(value) or value < 0:
+            absurd.append(name)
+            return 0
+        if value > at_most:
+            absurd.append(name)
+            return at_most
+        return math.ceil(value)
+
+    usage = None
+    if "input_tokens" in fields or "output_tokens" in fields:
+        input_tokens, output_tokens = count("input_tokens"), count("output_tokens")
+        cache_read = count("cache_read_input_tokens", input_tokens)
+        usage = TokenUsage(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cache_read_input_tokens=cache_read,
+            cache_creation_input_tokens=count("cache_creation_input_tokens", input_tokens - cache_read),
+            reasoning_output_tokens=count("reasoning_output_tokens", output_tokens),
+        )
+    return Report(
+        usage=usage,
+        events=count("events"),
+        text_bytes=count("text_bytes", at_most=2**53),
+        finished=fields.get("finished") is True,
+        absurd=tuple(absurd),
+    )

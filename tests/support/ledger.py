@@ -1,0 +1,78 @@
+"""What tests of ledgers share: a clock in the test's hand, and short words for the values that the verbs take."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Protocol
+
+from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.prices import Estimate, Prices
+from extauthz.domain.reservation import Claim, Hold, Lease
+from extauthz.domain.windows import LIFETIME, Window
+from extauthz.ledger.base import Balance, Ledger, Reserve
+
+START_MS = 1_795_000_000_000
+LEASE = Lease(lease_ms=200, cost_nanousd=30)
+SIGNING_KEY = b"a key for tests, and only for them"
+
+
+class Clock(Protocol):
+    """The time that a store goes by. Stores with a clock of their own wait for real in `advance`."""
+
+    def now_ms(self) -> int:
+        """Tell the store's time in Unix milliseconds."""
+        ...
+
+    async def advance(self, duration_ms: int) -> None:
+        """Come back when so much time has passed at the store."""
+        ...
+
+
+class ManualClock:
+    """A Clock that stands still until it is told otherwise."""
+
+    def __init__(self, now_ms: int = START_MS) -> None:
+        self._now_ms = now_ms
+
+    def now_ms(self) -> int:
+        """Tell the time."""
+        return self._now_ms
+
+    async def advance(self, duration_ms: int) -> None:
+        """Move the time on."""
+        self._now_ms += duration_ms
+
+
+def a_counter(team: str = "research", window: Window | None = None) -> Counter:
+    """Give a team's counter, for its lifetime unless a window is given."""
+    return Counter(Scope(ScopeKind.TEAM, (team,)), window or Window(LIFETIME, 0, None))
+
+
+def a_window(now_ms: int, *, left_ms: int) -> Window:
+    """Give a window around the present that ends after `left_ms`."""
+    return Window("1s", now_ms + left_ms - 1000, now_ms + left_ms)
+
+
+def a_hold(name: str, counters: tuple[Counter, ...], *, reserved_at_ms: int = START_MS) -> Hold:
+    """Give a hold; prices, estimate and model are nothing to a ledger."""
+    zero = Decimal(0)
+    return Hold(name, reserved_at_ms, counters, "gpt-4o", Prices(zero, zero), Estimate(0, 0, 0, 0), streamed=False)
+
+
+def a_reserve(
+    name: str,
+    *claims: Claim,
+    reserved_at_ms: int = START_MS,
+    attempt: str = "first",
+    lease: Lease = LEASE,
+    not_after_ms: int | None = None,
+) -> Reserve:
+    """Ask for a reservation of that name on the claims' counters."""
+    counters = tuple({claim.counter.key: claim.counter for claim in claims}.values())
+    return Reserve(a_hold(name, counters, reserved_at_ms=reserved_at_ms), attempt, claims, lease, not_after_ms)
+
+
+async def balance(ledger: Ledger, counter: Counter) -> Balance:
+    """Tell what was spent and what is held on one counter, whether its window is over or not."""
+    (standing,) = await ledger.standings([(counter, 0)])
+    return Balance(counter, standing.spent_nanousd, standing.held_nanousd)
