@@ -6,13 +6,19 @@ import asyncio
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
+from extauthz.domain.address import Address, parse_address
+from extauthz.envoy.bootstrap import BootstrapOptions, Metering, bootstrap, to_yaml
 from extauthz.errors import ConfigError
+
+# A lease outlives three lost signs of life.
+HEARTBEATS_PER_LEASE = 4
 
 _CONFIG = click.option(
     "--config",
@@ -38,7 +44,11 @@ def serve(path: Path, grpc: str | None, http: str | None) -> None:
     from extauthz.server import serve as serve_until_stopped  # noqa: PLC0415 - the other commands start faster without
     from extauthz.telemetry.log import new_logger  # noqa: PLC0415
 
-    config = _load(path, {"grpc": grpc, "http": http})
+    config = _load(path)
+    try:
+        config = replace(config, settings=config.settings.listening(grpc=grpc, http=http))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     log = new_logger()
     for notice in config.notices:
         log.info("configuration", notice=notice)
@@ -51,15 +61,15 @@ def serve(path: Path, grpc: str | None, http: str | None) -> None:
 @main.command("check-config")
 @_CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check_config(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
+def check_config(path: Path, as_json: bool) -> None:
     """Read the configuration and tell what is wrong with it."""
-    config = _load(path, {})
+    config = _load(path)
     if as_json:
-        click.echo(json.dumps({"ok": True, "models": len(config.catalog), "notices": list(config.notices)}))
+        click.echo(json.dumps({"ok": True, "models": len(config.catalog.listed()), "notices": list(config.notices)}))
         return
     for notice in config.notices:
         click.echo(notice)
-    click.echo(f"{path}: fine, {len(config.catalog)} models, policy {config.settings.models_policy}")
+    click.echo(f"{path}: fine, {len(config.catalog.listed())} models, policy {config.settings.models_policy}")
 
 
 @main.command("envoy-config")
@@ -74,7 +84,7 @@ def envoy_config(
     path: Path, listen: str, upstream: str, upstream_tls: bool, extauthz: str | None, envoy_admin: str, metering: str
 ) -> None:
     """Print a complete Envoy bootstrap, ready for `envoy -c`."""
-    settings = _load(path, {}).settings
+    settings = _load(path).settings
     options = BootstrapOptions(
         listen=_address(listen),
         upstream=_address(upstream),
@@ -93,7 +103,7 @@ def envoy_config(
 
 @main.command()
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, and print what to try.")
-def demo(keep: bool) -> None:  # noqa: FBT001
+def demo(keep: bool) -> None:
     """Play the whole story: a real Envoy, this service, a small upstream and the OpenAI SDK."""
     try:
         from extauthz.demo.story import play  # noqa: PLC0415 - needs the extra `demo`
@@ -102,10 +112,17 @@ def demo(keep: bool) -> None:  # noqa: FBT001
     sys.exit(asyncio.run(play(keep=keep)))
 
 
-def _load(path: Path, listen: dict[str, str | None]) -> Snapshot:
+def _load(path: Path) -> Snapshot:
     """Load the configuration, or print its mistakes, a line each, and end with status 1."""
     try:
-        return load(path, os.environ, listen={name: address for name, address in listen.items() if address})
+        return load(path, os.environ)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

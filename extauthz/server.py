@@ -27,8 +27,9 @@ from extauthz.adapters.holds import HoldCodec
 from extauthz.adapters.listener import new_listener
 from extauthz.adapters.responses import Responses
 from extauthz.authorizer import Authorizer
-from extauthz.config.model import Address
+from extauthz.config.model import EstimateMode
 from extauthz.config.snapshot import Snapshot
+from extauthz.domain.address import Address
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.memory import MemoryLedger
 from extauthz.pricing.estimate import UsualOutput
@@ -85,7 +86,7 @@ async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
     telemetry = Reporter(metrics, log)
     store = MemoryLedger(clock_ms=_unix_ms, signing_key=secrets.token_bytes(SIGNING_KEY_BYTES))
     ledger = ObservedLedger(store, telemetry, time.perf_counter)
-    usual_output = UsualOutput(settings.estimate.output_tokens, fixed=settings.estimate.fixed)
+    usual_output = UsualOutput(settings.estimate.output_tokens, fixed=settings.estimate.mode is EstimateMode.FIXED)
     settlement = Settlement(ledger, lambda: settings, usual_output, telemetry)
     holds = HoldCodec(await ledger.signing_key())
     background = Background(telemetry)

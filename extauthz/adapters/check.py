@@ -30,6 +30,9 @@ ID_LENGTH_MAX = 128
 ANSWER_RESERVE_S = 0.05
 PATIENCE_S_MAX = 1.0
 
+# More digits than any body has bytes.
+LENGTH_DIGITS_MAX = 18
+
 # A chunked body that fills the buffer is this long for the estimate; nobody can know.
 UNSEEN_BYTES_ASSUMED = 4 * 1024 * 1024
 
@@ -90,7 +93,7 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
         config: Snapshot,
         context: grpc.aio.ServicerContext[CheckRequest, CheckResponse],
     ) -> CheckResponse:
-        auth = config.settings.upstream_auth.rule(decision.model)
+        auth = config.settings.upstream_auth.rule(decision.model or "")
         match decision.verdict:
             case Pass() as verdict:
                 return self._responses.passed(verdict, facts.headers, auth)
@@ -109,14 +112,13 @@ def facts_of(attributes: AttributeContext, max_request_bytes: int) -> RequestFac
     http = attributes.request.http
     headers: dict[str, tuple[str, ...]] = {}
     for header in http.header_map.headers:
-        # Header bytes are Latin-1 on the wire; anything else than ASCII cannot be a key, a length or a model of ours.
-        value = header.raw_value.decode("latin-1") if header.raw_value else header.value
+        value = _text(header.raw_value) if header.raw_value else header.value
         headers[header.key.lower()] = (*headers.get(header.key.lower(), ()), value)
     headers |= {name.lower(): (value,) for name, value in http.headers.items()}
 
     body = http.raw_body or http.body.encode()
     length = next(iter(headers.get("content-length", ())), "")
-    if length.isascii() and length.isdigit():
+    if length.isascii() and length.isdigit() and len(length) <= LENGTH_DIGITS_MAX:
         # `x-envoy-auth-partial-body` is not believed: it was seen saying false on truncated bodies (Envoy 1.36, 1.40).
         unseen = max(0, int(length) - len(body))
     else:
@@ -129,6 +131,14 @@ def facts_of(attributes: AttributeContext, max_request_bytes: int) -> RequestFac
         unseen_bytes=unseen,
         context=dict(attributes.context_extensions),
     )
+
+
+def _text(raw: bytes) -> str:
+    """Read a header's bytes: UTF-8 as in bodies, so that an end user is the same in both; else any byte as it is."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _reservation_id(facts: RequestFacts) -> str | None:

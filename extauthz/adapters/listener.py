@@ -63,9 +63,9 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Pass the call on, or answer it UNAUTHENTICATED."""
         if handler_call_details.method.startswith(_OPEN_SERVICES):
             return await continuation(handler_call_details)
@@ -96,7 +96,11 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
         last = stamps
         return configuration
 
-    return grpc.dynamic_ssl_server_credentials(_certificates(tls), fetch, tls.client_ca is not None)
+    return grpc.dynamic_ssl_server_credentials(
+        _certificates(tls),
+        fetch,  # type: ignore[arg-type]  # None means unchanged; the stubs do not know
+        tls.client_ca is not None,
+    )
 
 
 def _certificates(tls: Tls) -> grpc.ServerCertificateConfiguration:

@@ -12,10 +12,9 @@ from typing import TypeVar, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from extauthz.config.source import Mistakes, Node, Scalar, located, plain
+from extauthz.config.source import Mistakes, Node, Path, Scalar, located, plain, written
 from extauthz.config.values import Lenient
 
-Path = tuple[str | int, ...]
 Section = TypeVar("Section", bound=Lenient)
 
 SENTENCES: Mapping[str, str] = {
@@ -56,19 +55,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known here: {', '.join(names)}" if names else "there are none"
 
 
-def written(path: Path) -> str:
-    """Write a path as people do: `extauthz.keys[0].team`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
-
-
 def _note(detail: ErrorDetails, model: type[Lenient], node: Node, path: Path, mistakes: Mistakes) -> None:
     # A mistake in a key of a mapping ends in "[key]".
     location = tuple(step for step in detail["loc"] if step != "[key]")
-    line, found = located(node, location)
+    line, found, existing = located(node, location)
     if isinstance(found, Scalar) and found.missing:
         return
     variable = found.variable if isinstance(found, Scalar) else None
-    mistakes.add(line, f"{written((*path, *location))}: {_sentence(detail, model, location, variable)}")
+    # What is missing is named; other steps that the file does not have are the model's own.
+    shown = location if detail["type"] == "missing" else existing
+    mistakes.add(line, f"{written((*path, *shown))}: {_sentence(detail, model, location, variable)}")
 
 
 def _sentence(detail: ErrorDetails, model: type[Lenient], location: Path, variable: str | None) -> str:
@@ -78,7 +74,8 @@ def _sentence(detail: ErrorDetails, model: type[Lenient], location: Path, variab
     if kind == "missing":
         return "this is missing: add it"
     if kind == "value_error":
-        sentence = str(context["error"]) if variable is None else "see what may stand here"
+        # The sentence may quote the value.
+        sentence = str(context["error"]) if variable is None else "look up what may stand here"
     else:
         sentence = SENTENCES.get(kind, "this cannot stand here").format_map(
             {name: str(value).replace("'", "").replace(" or ", ", ") for name, value in context.items()}

@@ -8,9 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
-from extauthz.config.explain import Path, written
 from extauthz.config.model import GeneralSettings, LitellmSettings
-from extauthz.config.source import Entries, Items, Mistakes, Node, Scalar, child, number, picked, resolved
+from extauthz.config.source import (
+    Entries,
+    Items,
+    Mistakes,
+    Node,
+    Path,
+    Scalar,
+    child,
+    number,
+    picked,
+    resolved,
+    written,
+)
 from extauthz.config.values import PRICE_USD_MAX
 from extauthz.pricing.catalog import ANY_MODEL, Alias, Fallbacks, Offer
 
@@ -149,7 +160,7 @@ class LitellmReader:
             context_tokens=limits["max_input_tokens"],
             # LiteLLM's older name for the same.
             output_tokens_max=limits["max_output_tokens"] or limits["max_tokens"],
-            leads_elsewhere=any(child(params_node, key) is not None for key in LEADING_ELSEWHERE),
+            leads_elsewhere=bool(picked(params_node, LEADING_ELSEWHERE.__contains__).entries),
         )
 
     def _amounts(self, node: Node, path: Path) -> Iterator[tuple[str, Decimal]]:

@@ -11,11 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from extauthz.config.payers import BudgetFields, KeyFields, TeamFields, UserFields
 from extauthz.config.values import (
-    Address,
     AddressText,
     Count,
     DurationText,
@@ -28,6 +27,7 @@ from extauthz.config.values import (
     TimeZone,
     Usd,
 )
+from extauthz.domain.address import Address, parse_address
 from extauthz.domain.model_names import most_specific
 from extauthz.domain.policy import (
     Admission,
@@ -42,7 +42,7 @@ from extauthz.domain.policy import (
 # gRPC receives messages of at most 4 MiB, and a Check carries the headers and metadata beside the body.
 REQUEST_BYTES_MAX = 3 * 1024 * 1024
 
-LEASE_SECONDS_MIN = 10
+LEASE_SECONDS_MIN = 1
 LEASE_SECONDS_MAX = 86_400
 DRAIN_SECONDS_MAX = 3_600
 TOKENS_MAX = 10_000_000
@@ -120,6 +120,11 @@ class EstimateSettings(Strict):
         "gpt-4o's (1445). Raise it for models that count more, such as gpt-4o-mini.",
     )
 
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing is learnt from answers."""
+        return self.mode is EstimateMode.FIXED
+
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, data: object) -> object:
@@ -149,8 +154,8 @@ class UpstreamAuthRule(Strict):
         match data:
             case str():
                 return {"action": data}
-            case {"set": _}:
-                return {"action": UpstreamAuthAction.SET, **data}
+            case {"set": key, **rest}:
+                return {"action": UpstreamAuthAction.SET, "set": key, **rest}
             case UpstreamAuthRule() | {}:
                 return data
             case _:
@@ -279,11 +284,9 @@ class Service(Strict):
     @field_validator("listen")
     @classmethod
     def _not_open(cls, value: Listen, info: ValidationInfo) -> Listen:
+        # A field with a mistake of its own is not there, and whether the door is open then cannot be told.
         if {"tls", "token", "insecure_grpc"} <= info.data.keys():
-            tls: Tls | None = info.data["tls"]
-            proven = info.data["token"] is not None or (tls is not None and tls.client_ca is not None)
-            if not proven and not info.data["insecure_grpc"]:
-                refuse_open(value)
+            _refuse_open(value, info.data["tls"], info.data["token"], insecure=info.data["insecure_grpc"])
         return value
 
     @field_validator("api_prefixes")
@@ -295,8 +298,9 @@ class Service(Strict):
         return tuple(prefix.rstrip("/") for prefix in value)
 
 
-def refuse_open(listen: Listen) -> None:
-    """Raise ValueError when a gRPC port can be reached from elsewhere; for settings that do not prove who calls."""
+def _refuse_open(listen: Listen, tls: Tls | None, token: SecretStr | None, *, insecure: bool) -> None:
+    if insecure or token is not None or (tls is not None and tls.client_ca is not None):
+        return
     for name, address in (("grpc", listen.grpc), ("admin", listen.admin)):
         if not address.loopback:
             raise ValueError(
@@ -348,3 +352,11 @@ class Settings(Service):
 
     models_policy: ModelsPolicy = Field(default=ModelsPolicy.BLOCKED, description="See budget_exceeded_models_policy.")
     user_header_name: str | None = Field(default=None, description="The header that names the end user, lower-case.")
+
+    def listening(self, *, grpc: str | None = None, admin: str | None = None, http: str | None = None) -> Settings:
+        """Listen elsewhere than the file says. Raises ValueError for a bad address, and for one open to anybody."""
+        asked = {"grpc": grpc, "admin": admin, "http": http}
+        addresses = {name: parse_address(text) for name, text in asked.items() if text is not None}
+        listen = self.listen.model_copy(update=addresses)
+        _refuse_open(listen, self.tls, self.token, insecure=self.insecure_grpc)
+        return self.model_copy(update={"listen": listen})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -103,3 +104,13 @@ class KeyFields(BudgetFields):
         if (self.key is None) == (self.key_sha256 is None):
             raise ValueError("write either key (best as os.environ/NAME) or key_sha256")
         return self
+
+    @property
+    def sha256(self) -> str:
+        """The key's SHA-256 in lower-case hex, all that is known of it from here on."""
+        return hashed(self.key.get_secret_value()) if self.key is not None else self.key_sha256 or ""
+
+
+def hashed(key: str) -> str:
+    """Give the SHA-256 of a key, in lower-case hex."""
+    return sha256(key.encode()).hexdigest()

@@ -7,11 +7,11 @@ is bounded. Every mistake is collected, so that a person sees all of them in one
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 
 import yaml
 
@@ -33,6 +33,9 @@ ENVIRONMENT_PREFIX = "os.environ/"
 MERGE_KEY = "<<"
 
 STRING_TAG = "tag:yaml.org,2002:str"
+
+# The keys and positions that lead to a place in the tree.
+Path = tuple[str | int, ...]
 
 Value = str | int | Decimal | bool | None
 
@@ -92,7 +95,7 @@ Node = Scalar | Items | Entries
 class Mistakes:
     """Collects what is wrong with a file; after MISTAKES_MAX it stops listening."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: pathlib.Path) -> None:
         self.file = file
         self._found: dict[Mistake, None] = {}
 
@@ -159,10 +162,10 @@ def plain(node: Node) -> object:
             return {key: plain(entry.node) for key, entry in entries.items()}
 
 
-def located(node: Node, path: tuple[str | int, ...]) -> tuple[int, Node]:
-    """Follow a path as far as it goes: the line to show, and the node there."""
+def located(node: Node, path: Path) -> tuple[int, Node, Path]:
+    """Follow a path as far as it goes: the line to show, the node there, and the part of the path that exists."""
     line = node.line
-    for step in path:
+    for depth, step in enumerate(path):
         match node, step:
             case Entries(entries=entries), str() if step in entries:
                 line, node = entries[step].line, entries[step].node
@@ -170,8 +173,13 @@ def located(node: Node, path: tuple[str | int, ...]) -> tuple[int, Node]:
                 node = items[step]
                 line = node.line
             case _:
-                break
-    return line, node
+                return line, node, path[:depth]
+    return line, node, path
+
+
+def written(path: Path) -> str:
+    """Write a path as people do: `extauthz.keys[0].team`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 def child(node: Node, key: str) -> Node | None:

@@ -5,10 +5,8 @@ No sentence shows a secret: what came from the environment is hidden by whoever 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
@@ -25,45 +23,16 @@ from pydantic import (
 )
 
 from extauthz.config.source import number
+from extauthz.domain.address import Address, parse_address
 from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX
 from extauthz.domain.money import limit_nanousd
 from extauthz.domain.windows import Duration, WindowRule, parse_duration
-
-PORT_MAX = 65_535
 
 # A price above this is a slip of units (USD per million tokens, say).
 PRICE_USD_MAX = Decimal(1000)
 
 ANCHOR_YEAR_MIN = 1971
 ANCHOR_YEAR_MAX = 2099
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a port listens."""
-
-    host: str
-    port: int
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine (or pod) can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(text: object) -> Address:
-    """Read `host:port` or `[ipv6]:port`. Raises ValueError with what to write instead."""
-    host, colon, port = str(text).rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or not port.isascii() or not port.isdecimal() or int(port[:6]) > PORT_MAX:
-        raise ValueError(f"`{text}` is not an address: write host:port, such as 127.0.0.1:9191 or [::1]:9191")
-    return Address(bare, int(port))
 
 
 def _text(value: object) -> object:

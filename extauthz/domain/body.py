@@ -166,7 +166,7 @@ def _refuse_content_type(content_type: str | None) -> None:
     media = media.strip()
     json_like = media == "application/json" or (media.startswith("application/") and media.endswith("+json"))
     charset = re.search(r"charset\s*=\s*\"?([^\s;\",]*)", parameters)
-    if not json_like or "," in parameters or (charset and charset[1] not in ("utf-8", "utf8")):
+    if not json_like or "," in content_type or (charset and charset[1] not in ("utf-8", "utf8")):
         raise _RefusedError("This endpoint takes JSON: send the body in UTF-8 with `content-type: application/json`.")
 
 

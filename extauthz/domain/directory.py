@@ -6,7 +6,7 @@ does an end user add to it. A principal has every scope that its spend is counte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from extauthz.domain.budgets import Budget, Scope, ScopeBudgets, ScopeKind
@@ -71,14 +71,19 @@ class Accounts:
     user_budgets_bind_in_teams: bool = False
 
 
+NO_TEAM = Team()
+NO_USER = User()
+
+
 class Directory:
     """Finds principals. Raises ValueError when an id is too long for a scope."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
-        self._principals = {key.sha256: _principal(key, accounts) for key in accounts.keys}
+        self._key_budgets = {key.sha256: key.budgets for key in accounts.keys}
+        self._principals = {key.sha256: self._principal(key) for key in accounts.keys}
         if accounts.admin_sha256 is not None:
-            self._principals[accounts.admin_sha256] = _admin()
+            self._principals[accounts.admin_sha256] = self._admin()
 
     def find(self, key_sha256: str) -> Principal | None:
         """Find who a key belongs to, by its SHA-256 in lower-case hex; None when nobody knows it."""
@@ -89,41 +94,64 @@ class Directory:
 
         Raises ValueError when the id is too long for a scope.
         """
-        budgets = self._accounts.end_users.get(end_user_id, self._accounts.default_end_user)
         scope = Scope(ScopeKind.END_USER, (end_user_id,))
-        scope_budgets = ScopeBudgets(scope, () if principal.admin else budgets)
-        return replace(principal, scopes=(*principal.scopes, scope_budgets))
+        added = ScopeBudgets(scope, self.budgets_on(scope), binds=not principal.admin)
+        return replace(principal, scopes=(*principal.scopes, added))
 
+    def budgets_on(self, scope: Scope) -> Budgets:
+        """List the budgets of a scope, whether or not they bind; none for one that is not known."""
+        accounts = self._accounts
+        match scope.kind, scope.ids:
+            case ScopeKind.GLOBAL, _:
+                return accounts.global_budgets
+            case ScopeKind.ORGANIZATION, (organization,):
+                return accounts.organizations.get(organization, ())
+            case ScopeKind.TEAM, (team,):
+                return accounts.teams.get(team, NO_TEAM).budgets
+            case ScopeKind.MEMBER, (team, user):
+                return accounts.teams.get(team, NO_TEAM).members.get(user, ())
+            case ScopeKind.USER, (user,):
+                return accounts.users.get(user, NO_USER).budgets
+            case ScopeKind.KEY, (key_sha256,):
+                return self._key_budgets.get(key_sha256, ())
+            case ScopeKind.END_USER, (end_user,):
+                return accounts.end_users.get(end_user, accounts.default_end_user)
+            case _:
+                return ()
 
-def _admin() -> Principal:
-    return Principal(name=ADMIN_NAME, scopes=(ScopeBudgets(Scope(ScopeKind.GLOBAL)),), admin=True)
+    def _admin(self) -> Principal:
+        scope = Scope(ScopeKind.GLOBAL)
+        return Principal(ADMIN_NAME, (ScopeBudgets(scope, self.budgets_on(scope), binds=False),), admin=True)
 
-
-def _principal(key: Key, accounts: Accounts) -> Principal:
-    team = accounts.teams[key.team] if key.team is not None else None
-    return Principal(
-        name=key.alias or f"key {key.sha256[:KEY_NAME_LENGTH]}",
-        scopes=_scopes(key, team, accounts),
-        models=tuple(models for models in (key.models, team.models if team else ()) if models),
-    )
-
-
-def _scopes(key: Key, team: Team | None, accounts: Accounts) -> tuple[ScopeBudgets, ...]:
-    """List all that a key's spend is counted on, from the widest to the narrowest."""
-    scopes = [ScopeBudgets(Scope(ScopeKind.GLOBAL), accounts.global_budgets)]
-    user = accounts.users[key.user] if key.user is not None else None
-    organization = (team and team.organization) or key.organization or (user and user.organization)
-    if organization:
-        scopes.append(
-            ScopeBudgets(Scope(ScopeKind.ORGANIZATION, (organization,)), accounts.organizations[organization])
+    def _principal(self, key: Key) -> Principal:
+        team = self._accounts.teams[key.team] if key.team is not None else NO_TEAM
+        return Principal(
+            name=key.alias or f"key {key.sha256[:KEY_NAME_LENGTH]}",
+            scopes=tuple(
+                ScopeBudgets(scope, self.budgets_on(scope), binds=self._binds(scope, key))
+                for scope in _scopes(key, self._accounts)
+            ),
+            models=tuple(models for models in (key.models, team.models) if models),
         )
-    if key.team is not None and team is not None:
-        scopes.append(ScopeBudgets(Scope(ScopeKind.TEAM, (key.team,)), team.budgets))
-        if key.user is not None:
-            member = Scope(ScopeKind.MEMBER, (key.team, key.user))
-            scopes.append(ScopeBudgets(member, team.members.get(key.user, ())))
-    if key.user is not None and user is not None:
-        binds = team is None or accounts.user_budgets_bind_in_teams
-        scopes.append(ScopeBudgets(Scope(ScopeKind.USER, (key.user,)), user.budgets if binds else ()))
-    scopes.append(ScopeBudgets(Scope(ScopeKind.KEY, (key.sha256,)), key.budgets))
-    return tuple(scopes)
+
+    def _binds(self, scope: Scope, key: Key) -> bool:
+        """Tell whether a budget binds; it counts in any case."""
+        user_in_team = scope.kind is ScopeKind.USER and key.team is not None
+        return not user_in_team or self._accounts.user_budgets_bind_in_teams
+
+
+def _scopes(key: Key, accounts: Accounts) -> Iterator[Scope]:
+    """List all that a key's spend is counted on, from the widest to the narrowest."""
+    team = accounts.teams[key.team] if key.team is not None else NO_TEAM
+    user = accounts.users[key.user] if key.user is not None else NO_USER
+    organization = team.organization or key.organization or user.organization
+    yield Scope(ScopeKind.GLOBAL)
+    if organization is not None:
+        yield Scope(ScopeKind.ORGANIZATION, (organization,))
+    if key.team is not None:
+        yield Scope(ScopeKind.TEAM, (key.team,))
+    if key.team is not None and key.user is not None:
+        yield Scope(ScopeKind.MEMBER, (key.team, key.user))
+    if key.user is not None:
+        yield Scope(ScopeKind.USER, (key.user,))
+    yield Scope(ScopeKind.KEY, (key.sha256,))

@@ -31,8 +31,3 @@ class RequestFacts:
         """Give the first value of a header, None when it is absent."""
         values = self.headers.get(name)
         return values[0] if values else None
-
-    def joined(self, name: str) -> str | None:
-        """Give all values of a header as HTTP joins them, None when it is absent."""
-        values = self.headers.get(name)
-        return ", ".join(values) if values else None

@@ -209,7 +209,7 @@ def _resolve(literal: Iterable[str]) -> tuple[str, ...]:
 
 
 def _by_any_reading(method: str, read: _Path, prefixes: tuple[tuple[str, ...], ...]) -> Route:
-    """Classify a path that Envoy and the upstream may read in two ways: inference, or nothing of interest."""
+    """Classify a path that Envoy and the upstream may read in two ways: never as discovery, never as info."""
     route = _by_table(method, read, prefixes)
     if route.route_class is RouteClass.INFERENCE:
         return route
@@ -247,7 +247,7 @@ def _route(method: str, read: _Path, row: _Row, skipped: int) -> Route:
     fixed = skipped + len(row.head)
     model = "/".join(read.segments[fixed : len(read.segments) - len(row.tail)]) if row.names_model else None
     if row.endpoint in _DISCOVERY:
-        sure = method in _READS and read.canonical and read.plain(fixed) and (model is None or _is_model_id(model))
+        sure = method in _READS and read.plain(fixed) and (model is None or _is_model_id(model))
         return Route(RouteClass.DISCOVERY, row.endpoint, model) if sure else _OPAQUE
     # Whoever reads `free/../paid` differently reads another model, so such a path names none.
     return Route(RouteClass.INFERENCE, row.endpoint, model) if model is None or read.canonical else _OPAQUE
@@ -267,6 +267,5 @@ def _is_inference_root(folded: tuple[str, ...]) -> bool:
 
 
 def _is_info(read: _Path, folded: tuple[str, ...]) -> bool:
-    if not read.canonical or not read.plain(len(folded)):
-        return False
-    return not folded or "/".join(folded) in _INFO_PAGES or folded[0] in _INFO_TREES
+    page = not folded or "/".join(folded) in _INFO_PAGES or folded[0] in _INFO_TREES
+    return page and read.plain(len(folded))

@@ -18,10 +18,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.resources import files
-from ipaddress import ip_address
 from pathlib import Path
 
 import yaml
+
+from extauthz.domain.address import Address
 
 ID_HEADER = "x-extauthz-id"
 MODELS_HEADER = "x-extauthz-models"
@@ -68,23 +69,6 @@ class Metering(StrEnum):
 
     LUA = "lua"
     NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A host name or IP address, and a port."""
-
-    host: str
-    port: int
-
-    @property
-    def is_ip(self) -> bool:
-        """Whether the host needs no resolver."""
-        try:
-            ip_address(self.host)
-        except ValueError:
-            return False
-        return True
 
 
 @dataclass(frozen=True, slots=True)

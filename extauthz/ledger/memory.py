@@ -316,9 +316,14 @@ class MemoryLedger:
         needed_nanousd = claim.amount_nanousd if claim.whole else 1
         return standing if standing.exhausted or standing.available_nanousd < needed_nanousd else None
 
+    def _available(self, claim: Claim) -> int | None:
+        if claim.limit_nanousd is None:
+            return None
+        tally = self._tallies.get(claim.counter)
+        return claim.limit_nanousd - (0 if tally is None else tally.spent_nanousd + tally.held_nanousd)
+
     def _least_available(self, claims: Iterable[Claim]) -> int | None:
-        limited = ((claim.counter, claim.limit_nanousd) for claim in claims if claim.limit_nanousd is not None)
-        return min((self._standing(*limit).available_nanousd for limit in limited), default=None)
+        return min((available for claim in claims if (available := self._available(claim)) is not None), default=None)
 
     def _hold(self, request: Reserve, now_ms: int) -> None:
         if len(self._open) >= self._reservations_max:
@@ -342,10 +347,10 @@ class MemoryLedger:
         granted: dict[str, int] = {}
         # Partial claims share what the tightest limit leaves; after that whole ones get all that they asked for.
         for claim in sorted(claims, key=lambda claim: claim.whole):
+            available_nanousd = self._available(claim)
             amount_nanousd = claim.amount_nanousd
-            if claim.limit_nanousd is not None:
-                standing = self._standing(claim.counter, claim.limit_nanousd)
-                amount_nanousd = min(amount_nanousd, standing.available_nanousd)
+            if available_nanousd is not None:
+                amount_nanousd = min(amount_nanousd, available_nanousd)
             key = claim.counter.key
             choose = max if claim.whole else min
             granted[key] = choose(granted.get(key, amount_nanousd), amount_nanousd)

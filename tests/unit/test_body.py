@@ -131,6 +131,7 @@ def test_json_content_types(content_type: str | None) -> None:
         "multipart/form-data; boundary=x",
         "application/jsonp",
         "application/json, text/plain",
+        "application/xml,application/x+json",
         "application/json; charset=utf-8, text/plain",
         "application/json; charset=utf-7",
         "application/json; charset=utf-16",
