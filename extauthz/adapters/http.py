@@ -8,6 +8,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from extauthz.config.snapshot import Snapshot
+from extauthz.domain.budgets import Counter
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Ledger
 from extauthz.telemetry.metrics import BUDGETS_MAX, Metrics
@@ -43,12 +44,15 @@ def application(
 
 
 async def _refresh(ledger: Ledger, config: Snapshot, metrics: Metrics) -> None:
+    """Read the books for one scrape: the budgets most spent, then those that nobody has used yet."""
     metrics.reservations_open.set(await ledger.open_count())
     balances = await ledger.balances(BUDGETS_MAX)
+    directory = config.directory
+    scopes = dict.fromkeys([*(balance.counter.scope for balance in balances), *directory.budgeted()])
+    now_ms = ledger.now_ms()
     limits = [
-        (balance.counter, budget.limit_nanousd)
-        for balance in balances
-        for budget in config.directory.budgets_on(balance.counter.scope)
-        if budget.rule.at(ledger.now_ms()) == balance.counter.window
+        (Counter(scope, budget.rule.at(now_ms)), budget.limit_nanousd)
+        for scope in scopes
+        for budget in directory.budgets_on(scope)
     ]
-    metrics.set_standings(await ledger.standings(limits), hidden=0)
+    metrics.set_standings(await ledger.standings(limits[:BUDGETS_MAX]), hidden=max(0, len(limits) - BUDGETS_MAX))

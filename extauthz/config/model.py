@@ -187,10 +187,6 @@ class UpstreamAuth(Strict):
 class Service(Strict):
     """How the server behaves."""
 
-    server: ServerKind = Field(
-        default=ServerKind.AUTO,
-        description="Which gRPC server runs: native (fast, no TLS), grpcio, or auto: grpcio where `tls` is set.",
-    )
     tls: Tls | None = Field(default=None, description="TLS on the gRPC ports.")
     token: Secret | None = Field(
         default=None, description="The shared secret that Envoy sends as gRPC metadata `x-extauthz-token`."
@@ -200,7 +196,11 @@ class Service(Strict):
         description="Listen beyond loopback although anybody who reaches the port can settle and allow. Only where "
         "the mesh proves who calls (mTLS, network policy).",
     )
-    # After the three above: its check needs them.
+    # These two stand after what their checks look at.
+    server: ServerKind = Field(
+        default=ServerKind.AUTO,
+        description="Which gRPC server runs: native (fast, no TLS), grpcio, or auto: grpcio where `tls` is set.",
+    )
     listen: Listen = Field(default=Listen(), description="Addresses, host:port.")
     store: Store = Field(default=Store.MEMORY, description="Where the books are kept: memory (one process).")
     lease_seconds: Count = Field(

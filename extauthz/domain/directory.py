@@ -119,6 +119,20 @@ class Directory:
             case _:
                 return ()
 
+    def budgeted(self) -> Iterator[Scope]:
+        """List the scopes that have budgets; end users only where they are named."""
+        accounts = self._accounts
+        known = (
+            Scope(ScopeKind.GLOBAL),
+            *(Scope(ScopeKind.ORGANIZATION, (organization,)) for organization in accounts.organizations),
+            *(Scope(ScopeKind.TEAM, (team,)) for team in accounts.teams),
+            *(Scope(ScopeKind.MEMBER, (name, user)) for name, team in accounts.teams.items() for user in team.members),
+            *(Scope(ScopeKind.USER, (user,)) for user in accounts.users),
+            *(Scope(ScopeKind.KEY, (key_sha256,)) for key_sha256 in self._key_budgets),
+            *(Scope(ScopeKind.END_USER, (end_user,)) for end_user in accounts.end_users),
+        )
+        return (scope for scope in known if self.budgets_on(scope))
+
     def _admin(self) -> Principal:
         scope = Scope(ScopeKind.GLOBAL)
         return Principal(ADMIN_NAME, (ScopeBudgets(scope, self.budgets_on(scope), binds=False),), admin=True)

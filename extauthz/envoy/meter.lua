@@ -449,7 +449,15 @@ local Report = {}
 Report.__index = Report
 
 function Report.new()
-  return setmetatable({ events = 0, text_bytes = 0, finished = false, reported = {}, staged = {}, written = {} }, Report)
+  return setmetatable({
+    events = 0,
+    text_bytes = 0,
+    finished = false,
+    staged = {}, -- token counts of the usage object that is being read, by the upstream's names
+    reported = {}, -- those of complete ones
+    fresh = false, -- whether there are new ones among them
+    told = {}, -- what the metadata has
+  }, Report)
 end
 
 -- An SSE event begins: what is asked of a single event is open again.
@@ -468,6 +476,7 @@ function Report:commit()
     self.reported[name] = value
   end
   self.used = next(self.staged) ~= nil
+  self.fresh = self.fresh or self.used
 end
 
 local function sum(...)
@@ -478,38 +487,48 @@ local function sum(...)
   return total
 end
 
+-- Call set(name, value) for everything that is new since the last time.
+function Report:write(set)
+  if self.events > 0 then
+    self:tell(set, "events", self.events)
+  end
+  if self.text_bytes > 0 then
+    self:tell(set, "text_bytes", self.text_bytes)
+  end
+  if self.finished then
+    self:tell(set, "finished", true)
+  end
+  if self.fresh then
+    self.fresh = false
+    self:tell_tokens(set)
+  end
+end
+
+function Report:tell(set, name, value)
+  if value ~= nil and self.told[name] ~= value then
+    self.told[name] = value
+    set(name, value)
+  end
+end
+
 -- The reported counts under our names. As with OpenAI, input includes what was cached, output what was reasoned.
-function Report:fields()
+function Report:tell_tokens(set)
   local seen = self.reported
-  local input, output = seen.prompt_tokens or seen.input_tokens, seen.completion_tokens or seen.output_tokens
+  local input = seen.prompt_tokens or seen.input_tokens or seen.promptTokenCount
+  local output = seen.completion_tokens or seen.output_tokens
   local read = seen.cached_tokens or seen.cache_read_input_tokens or seen.cachedContentTokenCount
   local created = seen.cache_creation_input_tokens
-  if not seen.prompt_tokens and not seen.cached_tokens and type(input) == "number" then
+  if not seen.prompt_tokens and type(seen.input_tokens) == "number" and not seen.cached_tokens then
     input = sum(input, read, created) -- Anthropic's input_tokens leave out what was cached
   end
   if seen.candidatesTokenCount then
-    output = sum(seen.candidatesTokenCount, seen.thoughtsTokenCount)
+    output = sum(seen.candidatesTokenCount, seen.thoughtsTokenCount) -- so do Gemini's candidates with its thoughts
   end
-  return {
-    input_tokens = input or seen.promptTokenCount,
-    output_tokens = output,
-    cache_read_input_tokens = read,
-    cache_creation_input_tokens = created,
-    reasoning_output_tokens = seen.reasoning_tokens or seen.thoughtsTokenCount,
-    events = self.events > 0 and self.events or nil,
-    text_bytes = self.text_bytes > 0 and self.text_bytes or nil,
-    finished = self.finished or nil,
-  }
-end
-
--- Call set(name, value) for everything that is new since the last time.
-function Report:write(set)
-  for name, value in pairs(self:fields()) do
-    if self.written[name] ~= value then
-      self.written[name] = value
-      set(name, value)
-    end
-  end
+  self:tell(set, "input_tokens", input)
+  self:tell(set, "output_tokens", output)
+  self:tell(set, "cache_read_input_tokens", read)
+  self:tell(set, "cache_creation_input_tokens", created)
+  self:tell(set, "reasoning_output_tokens", seen.reasoning_tokens or seen.thoughtsTokenCount)
 end
 
 -- ---------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ from itertools import accumulate, pairwise
 
 import pytest
 import pytest_asyncio
+import yaml
 
+from extauthz.envoy.bootstrap import Document, to_yaml
 from extauthz.usage import Field
 from tests.support.envoy import ENVOY_VERSIONS, EnvoyProcess, EnvoyVersion, options_for
 from tests.support.metered import (
@@ -162,6 +164,16 @@ async def test_stream_options_are_written_into_the_request(
     assert str(len(performance.upstream_body)) == performance.upstream_headers["content-length"]
 
 
+async def test_a_large_request_gets_its_stream_options(scene: Scene) -> None:
+    """A body that only just fits the Check's view of it becomes larger, and still passes."""
+    body = b'{"model":"m","messages":["%s"]}' % (b"x" * (scene.envoy.options.max_request_bytes - 29))
+
+    performance = await scene.play(Exchange(EVENTS[:1], EVENT_STREAM, request=body, metadata=INJECT))
+
+    assert len(body) == scene.envoy.options.max_request_bytes
+    assert b'{"stream_options":' + OPTIONS.encode() + b"," + body[1:] == performance.upstream_body
+
+
 @pytest.mark.parametrize("inject", ["", "true", False, None, 0, 1], ids=repr)
 async def test_only_a_true_injects(scene: Scene, inject: Field) -> None:
     """Anything but the boolean leaves request and answer as they are; an empty string would be true in Lua."""
@@ -229,6 +241,34 @@ async def test_half_an_event_at_the_end_is_not_lost(scene: Scene) -> None:
     )
 
     assert b"".join(pieces) == performance.received
+
+
+async def test_a_fault_of_the_meter_costs_the_client_nothing(scene: Scene) -> None:
+    """When the meter fails in the middle of an event that it holds back, every byte goes on, and the report says so."""
+
+    def break_meter(document: Document) -> Document:
+        text = to_yaml(document)
+        broken = text.replace("function Report:commit()", "function Report:commit() error('a fault')")
+        assert text != broken
+        whole: Document = yaml.safe_load(broken)
+        return whole
+
+    body = b"".join(EVENTS)
+    cut = len(b"".join(EVENTS[:3])) + 20
+    exchange = Exchange(
+        (body[:cut], body[cut:]),
+        EVENT_STREAM,
+        request=STREAM_REQUEST,
+        metadata=INJECT,
+        awaited=(cut - 20, len(body)),
+    )
+    options = options_for(scene.stage.upstream_port, scene.stage.extauthz_port)
+    async with EnvoyProcess(options, scene.envoy.version, edit=break_meter) as envoy:
+        performance = await scene.stage.perform(envoy.url, exchange)
+        usage = await performance.usage()
+
+    assert body == performance.received
+    assert "a fault" in str(usage["error"])
 
 
 async def test_an_aborted_stream_has_its_progress(scene: Scene) -> None:

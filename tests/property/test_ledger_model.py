@@ -23,7 +23,7 @@ Answer = TypeVar("Answer")
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 ATTEMPTS = st.sampled_from(["first", "second"])
 COSTS = st.integers(0, 60)
-LEASES = st.builds(Lease, st.integers(1_000, 5_000), COSTS)
+LEASES = st.builds(Lease, st.integers(1_000, 8_000), COSTS)
 
 
 @dataclass
@@ -186,7 +186,7 @@ class LedgerStory(RuleBasedStateMachine):
         """Expire some of what is due."""
         assert self.model.expire(count_max, self.clock.now_ms()) == self.ask(self.ledger.expire(count_max))
 
-    @rule(duration_ms=st.integers(1, 15_000))
+    @rule(duration_ms=st.integers(1, 8_000))
     def advance(self, duration_ms: int) -> None:
         """Let time pass."""
         self.ask(self.clock.advance(duration_ms))
@@ -208,4 +208,4 @@ class LedgerStory(RuleBasedStateMachine):
 
 
 TestLedgerStory = LedgerStory.TestCase
-TestLedgerStory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLedgerStory.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

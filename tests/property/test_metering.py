@@ -32,7 +32,9 @@ def read(body: bytes, cuts: list[int]) -> dict[bytes, object]:
     places = [0, *sorted(cuts), len(body)]
     for start, end in itertools.pairwise(places):
         reader[b"feed"](reader, body[start:end])
-    return dict(report[b"fields"](report).items())
+    fields: dict[bytes, object] = {}
+    report[b"write"](report, lambda name, value: fields.update({name: value}))
+    return fields
 
 
 def reported(usage: object, name: str) -> object:

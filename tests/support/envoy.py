@@ -58,6 +58,7 @@ class EnvoyProcess:
         edit: Callable[[Document], Document] = lambda document: document,
     ) -> None:
         self.options = options
+        self.version = version
         self._document = edit(bootstrap(options))
         self._folder = TemporaryDirectory(prefix="envoy-")
         config = Path(self._folder.name) / "envoy.yaml"

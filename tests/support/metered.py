@@ -123,6 +123,23 @@ DOCUMENTS = (
         "broken off by the upstream itself", b'{"a":{"usage":{"prompt_tokens":0}},"usage":{"pro', {"finished": True}
     ),
     Answer(
+        "LiteLLM, which adds Anthropic's names to OpenAI's",
+        b'{"usage":{"prompt_tokens":10,"input_tokens":10,"cache_read_input_tokens":3,"completion_tokens":5}}',
+        {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 3, "finished": True},
+    ),
+    Answer(
+        "Gemini, whose candidates leave out the thoughts",
+        b'{"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":5,"cachedContentTokenCount":3,'
+        b'"thoughtsTokenCount":2}}',
+        {
+            "input_tokens": 10,
+            "output_tokens": 7,
+            "cache_read_input_tokens": 3,
+            "reasoning_output_tokens": 2,
+            "finished": True,
+        },
+    ),
+    Answer(
         "Anthropic, whose input leaves out what was cached",
         b'{"content":[{"type":"text","text":"Hi"}],"usage":{"input_tokens":10,"cache_read_input_tokens":3,'
         b'"cache_creation_input_tokens":4,"output_tokens":5}}',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from extauthz.envoy.bootstrap import BootstrapOptions, Document
 from tests.support.envoy import NEWEST_ENVOY, EnvoyProcess, EnvoyVersion, options_for
 from tests.support.processes import LOOPBACK, Process, eventually, free_port
-from tests.support.upstream import ScriptedUpstream
+from tests.support.upstream import MODELS, ScriptedUpstream
 
 NANOUSD_PER_USD = 1_000_000_000
 
@@ -132,10 +132,11 @@ async def stack(
     options: Callable[[BootstrapOptions], BootstrapOptions] = lambda options: options,
     edit: Callable[[Document], Document] = lambda document: document,
     environment: Mapping[str, str] | None = None,
+    models: Sequence[str] = MODELS,
 ) -> AsyncIterator[Stack]:
-    """Start upstream, server and Envoy around the block. Heartbeats come every second."""
+    """Start upstream, server and Envoy around the block. Heartbeats come every second; the upstream lists `models`."""
     async with AsyncExitStack() as running:
-        upstream = await running.enter_async_context(ScriptedUpstream())
+        upstream = await running.enter_async_context(ScriptedUpstream(models))
         gate = await running.enter_async_context(GateProcess(config, environment=environment))
         chosen = options(replace(options_for(upstream.port, gate.grpc_port), heartbeat_seconds=1.0))
         envoy = await running.enter_async_context(EnvoyProcess(chosen, version, edit))

@@ -59,6 +59,7 @@ class Head:
     status: int = 200
     content_type: str = JSON
     content_length: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Step = Head | bytes | Cue
@@ -249,8 +250,9 @@ class ScriptedUpstream:
             async with asyncio.timeout(PLAY_SECONDS_MAX):
                 for step in play.steps:
                     match step:
-                        case Head(status, content_type, content_length):
-                            response = web.StreamResponse(status=status, headers={"content-type": content_type})
+                        case Head(status, content_type, content_length, headers):
+                            fields = {"content-type": content_type, **dict(headers)}
+                            response = web.StreamResponse(status=status, headers=fields)
                             response.content_length = content_length
                             await response.prepare(request)
                         case bytes() if request.method == "HEAD":

@@ -47,10 +47,18 @@ def ask(
         pytest.param(ask(text_bytes=10), reach(), Endpoint.CHAT_COMPLETIONS, (4, 100), id="three bytes a token, up"),
         pytest.param(ask(images=2), reach(), Endpoint.CHAT_COMPLETIONS, (3200, 100), id="pictures count flat"),
         pytest.param(
-            ask(text_bytes=900, images=1), reach(context=500), Endpoint.CHAT_COMPLETIONS, (500, 100), id="context bounds"
+            ask(text_bytes=900, images=1),
+            reach(context=500),
+            Endpoint.CHAT_COMPLETIONS,
+            (500, 100),
+            id="context bounds",
         ),
-        pytest.param(ask(output_max=7), reach(), Endpoint.CHAT_COMPLETIONS, (0, 7), id="the client's maximum below usual"),
-        pytest.param(ask(output_max=64_000), reach(), Endpoint.CHAT_COMPLETIONS, (0, 100), id="usual below the maximum"),
+        pytest.param(
+            ask(output_max=7), reach(), Endpoint.CHAT_COMPLETIONS, (0, 7), id="the client's maximum below usual"
+        ),
+        pytest.param(
+            ask(output_max=64_000), reach(), Endpoint.CHAT_COMPLETIONS, (0, 100), id="usual below the maximum"
+        ),
         pytest.param(ask(output_max=0), reach(), Endpoint.CHAT_COMPLETIONS, (0, 100), id="a maximum of 0 is none"),
         pytest.param(ask(), reach(output_max=60), Endpoint.COMPLETIONS, (0, 60), id="the model's maximum"),
         pytest.param(ask(choices=3), reach(output_max=60), Endpoint.COMPLETIONS, (0, 180), id="times the choices"),
@@ -77,13 +85,25 @@ def test_expected_tokens(asked: Ask, reached: Reach, endpoint: Endpoint, tokens:
             id="a token for every byte, and the overhead",
         ),
         pytest.param(
-            ask(output_max=7, choices=2), reach(), Endpoint.CHAT_COMPLETIONS, INPUT_OVERHEAD_TOKENS + 14_000, id="choices"
+            ask(output_max=7, choices=2),
+            reach(),
+            Endpoint.CHAT_COMPLETIONS,
+            INPUT_OVERHEAD_TOKENS + 14_000,
+            id="choices",
         ),
         pytest.param(
-            ask(text_bytes=9_000), reach(context=500), Endpoint.CHAT_COMPLETIONS, 500 + 500_000, id="the context bounds both"
+            ask(text_bytes=9_000),
+            reach(context=500),
+            Endpoint.CHAT_COMPLETIONS,
+            500 + 500_000,
+            id="the context bounds both",
         ),
         pytest.param(
-            ask(output_max=99), reach(output_max=60), Endpoint.CHAT_COMPLETIONS, INPUT_OVERHEAD_TOKENS + 60_000, id="model"
+            ask(output_max=99),
+            reach(output_max=60),
+            Endpoint.CHAT_COMPLETIONS,
+            INPUT_OVERHEAD_TOKENS + 60_000,
+            id="model",
         ),
         pytest.param(
             ask(),

@@ -44,7 +44,8 @@ class Meter:
         places = [0, *cuts, len(answer.body)]
         passed = [reader[b"feed"](reader, answer.body[start:end]) for start, end in itertools.pairwise(places)]
         passed.append(reader[b"finish"](reader))
-        fields = {name.decode(): _value(value) for name, value in report[b"fields"](report).items()}
+        fields: dict[str, object] = {}
+        report[b"write"](report, lambda name, value: fields.update({name.decode(): _value(value)}))
         # Envoy's part says so at the end of every body.
         return {**fields, "finished": True}, b"".join(passed)
 

@@ -53,6 +53,6 @@ def test_most_specific_pattern_wins() -> None:
         pytest.param("gpt-4o", (("all-team-models",), ("llama",)), False, id="all of the team's: its list decides"),
     ],
 )
-def test_allowed(name: str, lists: tuple[tuple[str, ...], ...], is_allowed: bool) -> None:
+def test_allowed(name: str, lists: tuple[tuple[str, ...], ...], *, is_allowed: bool) -> None:
     """Each list that is written must have the model."""
     assert is_allowed is allowed(name, lists)

@@ -1,0 +1,70 @@
+"""HTTP/1.1 as bytes, for requests that no honest client would send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tests.support.processes import LOOPBACK
+
+REPLY_SECONDS_MAX = 20.0
+HEAD_BYTES_MAX = 256 * 1024
+CHUNK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer. Of repeated headers the last counts; names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def chunked(body: bytes) -> bytes:
+    """Frame a body as chunks."""
+    pieces = (body[start : start + CHUNK_BYTES] for start in range(0, len(body), CHUNK_BYTES))
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+async def send(port: int, data: bytes, *, replies: int = 1) -> list[Reply]:
+    """Send bytes on a connection of their own, and read so many answers.
+
+    As a careful client does, it reads while it still writes: a refusal need not wait for the end of a body. When the
+    other side closes earlier, there are fewer answers.
+    """
+    async with asyncio.timeout(REPLY_SECONDS_MAX):
+        reader, writer = await asyncio.open_connection(LOOPBACK, port, limit=HEAD_BYTES_MAX)
+        sending = asyncio.create_task(_write(writer, data))
+        received: list[Reply] = []
+        try:
+            while len(received) < replies:
+                received.append(await _read(reader))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # it said all that it wanted to say
+        finally:
+            sending.cancel()
+            writer.close()
+        return received
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    with suppress(ConnectionError):
+        writer.write(data)
+        await writer.drain()
+
+
+async def _read(reader: asyncio.StreamReader) -> Reply:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    body = b""
+    if headers.get("transfer-encoding") == "chunked":
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += await reader.readexactly(size)
+            await reader.readuntil(b"\r\n")
+        await reader.readuntil(b"\r\n")
+    else:
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Reply(int(head[0].split(" ")[1]), headers, body)

@@ -1,0 +1,285 @@
+"""What a model name means: deployments, prices, freedom, and everything that it can lead to."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import pytest
+
+from extauthz.domain.prices import Prices
+from extauthz.pricing.catalog import (
+    REACH_MODELS_MAX,
+    Alias,
+    Catalog,
+    CatalogSource,
+    Fallbacks,
+    Offer,
+)
+from extauthz.pricing.price_list import Listed, find_listed
+
+ZERO = (("input_cost_per_token", Decimal(0)), ("output_cost_per_token", Decimal(0)))
+PAID = (("input_cost_per_token", Decimal(2)), ("output_cost_per_token", Decimal(4)))
+UNKNOWN = Prices(Decimal(90), Decimal(99))
+Leads = Mapping[str, tuple[str, ...]]
+LIST = {
+    "openai/listed": Listed(Decimal(1), Decimal(3), Decimal("0.5"), Decimal("1.5"), Decimal(5), context_tokens=8_000),
+    "openai/embedding": Listed(Decimal(1), None),
+}
+
+
+def price_list(upstream_model: str, provider: str | None) -> Listed | None:
+    """Stand in for the real list: two models."""
+    return LIST.get(f"{provider}/{upstream_model}" if provider else upstream_model)
+
+
+def catalog(*offers: Offer, aliases: tuple[Alias, ...] = (), fallbacks: tuple[Leads, ...] = ()) -> Catalog:
+    """Make a catalog with aliases and lists of fallbacks."""
+    return Catalog(CatalogSource(offers, aliases, tuple(map(Fallbacks, fallbacks)), UNKNOWN), price_list)
+
+
+def free(name: str) -> Offer:
+    """Make a deployment that is explicitly free."""
+    return Offer(name, "openai/llama", amounts=ZERO)
+
+
+def paid(name: str) -> Offer:
+    """Make a deployment that costs money."""
+    return Offer(name, "openai/gpt", amounts=PAID)
+
+
+@pytest.mark.parametrize(
+    ("offers", "is_free"),
+    [
+        pytest.param((free("m"),), True, id="both prices 0"),
+        pytest.param((free("m"), free("m")), True, id="both prices 0 on every deployment"),
+        pytest.param((Offer("m", "openai/llama"),), False, id="no price"),
+        pytest.param((Offer("m", "openai/llama", amounts=ZERO[:1]),), False, id="only the input is 0"),
+        pytest.param((Offer("m", "openai/llama", amounts=ZERO[1:]),), False, id="only the output is 0"),
+        pytest.param((free("m"), paid("m")), False, id="one of two deployments is paid"),
+        pytest.param((free("m"), Offer("m", "openai/llama")), False, id="one of two deployments has no price"),
+        pytest.param(
+            (Offer("m", "x/y", amounts=(*ZERO, ("output_cost_per_image", Decimal("0.04")))),),
+            False,
+            id="a price per image",
+        ),
+        pytest.param(
+            (Offer("m", "x/y", amounts=(*ZERO, ("low", Decimal("0.03")))),), False, id="a price inside a price"
+        ),
+        pytest.param(
+            (Offer("m", "x/y", amounts=(*ZERO, ("output_cost_per_image", Decimal(0)))),), True, id="another price of 0"
+        ),
+        pytest.param(
+            (Offer("m", "x/y", amounts=(*ZERO, ("input_cost_per_token", Decimal(1)))),), False, id="0 here, 1 there"
+        ),
+        pytest.param((Offer("m", "x/y", amounts=ZERO, leads_elsewhere=True),), False, id="it has fallbacks of its own"),
+        pytest.param((Offer("m", "openai/listed", amounts=ZERO),), True, id="explicit 0 beats the list"),
+    ],
+)
+def test_free_model(offers: tuple[Offer, ...], *, is_free: bool) -> None:
+    """Free is only what is explicitly free, on every deployment, in every respect."""
+    assert is_free is catalog(*offers).is_free("m")
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "is_free"),
+    [
+        pytest.param((), True, id="none"),
+        pytest.param(({"m": ("paid",)},), False, id="a paid fallback"),
+        pytest.param(({"m": ("free",)},), True, id="a free fallback"),
+        pytest.param(({"m": ("free",), "free": ("paid",)},), False, id="a paid one behind a free one"),
+        pytest.param(({"m": ("free",), "free": ("m",)},), True, id="a circle"),
+        pytest.param(({"other": ("paid",)},), True, id="another model's"),
+        pytest.param(({"*": ("paid",)},), False, id="the default for all"),
+        pytest.param(({"m": ("free",), "*": ("paid",)},), False, id="the default, behind the free one"),
+        pytest.param(({"m": ("m",), "*": ("paid",)},), True, id="no default for those that are named"),
+        pytest.param(({"m": ("free",)}, {"m": ("paid",)}), False, id="in another list"),
+        pytest.param(({"m": ("nowhere",)},), False, id="one that is not there"),
+    ],
+)
+def test_free_model_with_fallbacks(fallbacks: tuple[Leads, ...], *, is_free: bool) -> None:
+    """A free model that may lead to a paid one is paid."""
+    assert is_free is catalog(free("m"), free("free"), paid("paid"), fallbacks=fallbacks).is_free("m")
+
+
+def test_fallbacks_without_the_provider() -> None:
+    """LiteLLM also takes a model's fallbacks under its name without the provider."""
+    led = catalog(free("local/llama"), paid("paid"), fallbacks=({"llama": ("paid",)},))
+
+    assert not led.is_free("local/llama")
+
+
+class TestFind:
+    """From a name to a model."""
+
+    def test_exact_alias_pattern(self) -> None:
+        """A name is looked up as itself, as an alias, and by the most specific pattern."""
+        found = catalog(
+            paid("gpt"), free("*"), paid("openai/*"), aliases=(Alias("best", "gpt"), Alias("far", "openai/far"))
+        )
+
+        assert [
+            model and (model.name, model.deployments[0].free)
+            for model in map(found.find, ("gpt", "best", "openai/any", "far", "other"))
+        ] == [("gpt", False), ("gpt", False), ("openai/any", False), ("openai/far", False), ("other", True)]
+
+    def test_unknown(self) -> None:
+        """A name that nothing matches is not there, and neither is an alias of one."""
+        found = catalog(paid("gpt"), aliases=(Alias("dangling", "nowhere"),))
+
+        assert found.find("nope") is None
+        assert found.find("dangling") is None
+        assert found.astray() == ("nowhere",)
+
+    def test_alias_with_the_name_of_a_model(self) -> None:
+        """Which of the two answers is up to the upstream, so a request reaches both."""
+        led = catalog(free("m"), paid("paid"), aliases=(Alias("m", "paid"),))
+
+        assert not led.is_free("m")
+
+    def test_pattern_prices_each_model(self) -> None:
+        """What the pattern left open names the upstream's model, and its price is looked up."""
+        model = catalog(Offer("openai/*", "openai/*")).find("openai/listed")
+
+        assert model is not None
+        assert model.deployments[0].prices.input == 1
+
+    def test_listed(self) -> None:
+        """The public list has models and aliases, no patterns and no hidden aliases, each once."""
+        found = catalog(
+            paid("b"), paid("b"), free("a"), free("x/*"), aliases=(Alias("c", "a"), Alias("d", "a", hidden=True))
+        )
+
+        assert found.listed() == ("b", "a", "c")
+        assert found.is_free("d")
+
+
+class TestPrices:
+    """What a deployment's tokens cost."""
+
+    @pytest.mark.parametrize(
+        ("offer", "prices"),
+        [
+            pytest.param(paid("m"), Prices(Decimal(2), Decimal(4)), id="configured"),
+            pytest.param(
+                Offer("m", "openai/listed"),
+                Prices(Decimal(1), Decimal(3), Decimal("0.5"), Decimal("1.5"), Decimal(5)),
+                id="listed",
+            ),
+            pytest.param(Offer("m", "listed", provider="openai"), None, id="listed, under its provider"),
+            pytest.param(
+                Offer("m", "openai/listed", amounts=PAID),
+                Prices(Decimal(2), Decimal(4)),
+                id="configured beats the list",
+            ),
+            pytest.param(
+                Offer("m", "openai/listed", amounts=(("cache_read_input_token_cost", Decimal("0.7")),)),
+                Prices(Decimal(1), Decimal(3), Decimal("0.7"), Decimal("1.5"), Decimal(5)),
+                id="one kind configured",
+            ),
+            pytest.param(
+                Offer("m", "x/y", amounts=(*PAID, ("input_cost_per_token_above_200k_tokens", Decimal(6)))),
+                Prices(Decimal(6), Decimal(4)),
+                id="the dearest tier",
+            ),
+            pytest.param(Offer("m", "x/y"), UNKNOWN, id="unknown"),
+            pytest.param(Offer("m", "openai/embedding"), Prices(Decimal(1), Decimal(99)), id="no output listed"),
+        ],
+    )
+    def test_source_of_prices(self, offer: Offer, prices: Prices | None) -> None:
+        """The configuration comes first, then the list, then the price of the unknown."""
+        model = catalog(offer).find("m")
+        expected = prices or Prices(Decimal(1), Decimal(3), Decimal("0.5"), Decimal("1.5"), Decimal(5))
+
+        assert model is not None
+        assert expected == model.deployments[0].prices
+
+    def test_unpriced(self) -> None:
+        """Models that nobody has a price for can be named to the operator."""
+        found = catalog(
+            paid("a"), Offer("b", "x/y"), Offer("c", "openai/listed"), free("d"), Offer("e", "openai/embedding")
+        )
+
+        assert found.unpriced() == ("b",)
+
+
+class TestReach:
+    """Everything that a request can end up at."""
+
+    def test_dearest_and_largest(self) -> None:
+        """A request is priced at the dearest it can reach, in the largest context."""
+        reach = catalog(
+            Offer("a", "x/y", amounts=PAID, context_tokens=10, output_tokens_max=5),
+            Offer("b", "openai/listed", output_tokens_max=7),
+        ).reach(("a",), ("b",))
+
+        assert (Decimal(2), Decimal(4)) == (reach.prices.input, reach.prices.output)
+        assert Decimal(5) == reach.prices.reasoning_output
+        assert (8_000, 7) == (reach.context_tokens, reach.output_tokens_max)
+
+    def test_one_unknown_limit_is_no_limit(self) -> None:
+        """The largest of known and unknown is unknown."""
+        reach = catalog(Offer("a", "x/y", context_tokens=10), Offer("b", "x/y")).reach(("a", "b"))
+
+        assert reach.context_tokens is None
+
+    def test_unknown_names(self) -> None:
+        """An unknown name costs the unknown price and is never free; a fallback of ours is not the client's fault."""
+        found = catalog(free("a"), fallbacks=({"a": ("astray",)},))
+
+        assert found.reach(("a", "nope")).unknown == ("nope",)
+        assert found.reach(("a",)).unknown == ()
+        assert found.reach(("a",)).prices.input == UNKNOWN.input
+
+    def test_nothing_named(self) -> None:
+        """A request that names nothing is not free."""
+        reach = catalog(free("a")).reach(())
+
+        assert (False, UNKNOWN.output, None) == (reach.free, reach.prices.output, reach.context_tokens)
+
+    def test_bounded(self) -> None:
+        """What lies beyond the maximum counts as unknown."""
+        names = tuple(f"m{number}" for number in range(REACH_MODELS_MAX + 1))
+        reach = catalog(*map(free, names)).reach(names)
+
+        assert len(reach.models) == REACH_MODELS_MAX
+        assert len(reach.unknown) == 1
+        assert not reach.free
+
+
+class TestPriceList:
+    """The price list that comes with the package genai-prices."""
+
+    @pytest.mark.parametrize(
+        ("upstream_model", "provider"),
+        [
+            ("openai/gpt-4o", None),
+            ("gpt-4o", None),
+            ("gpt-4o", "openai"),
+            ("azure/gpt-4o", None),
+            ("openai/gpt-4o", "openai"),
+        ],
+    )
+    def test_finds_a_model(self, upstream_model: str, provider: str | None) -> None:
+        """A model is found as LiteLLM writes it; prices are USD per token."""
+        listed = find_listed(upstream_model, provider)
+
+        assert listed is not None
+        assert (Decimal("0.0000025"), Decimal("0.00001")) == (listed.input, listed.output)
+
+    @pytest.mark.parametrize("upstream_model", ["openai/llama", "ollama/llama3", "nobody", "", "/", "a/b/c"])
+    def test_knows_what_it_does_not_know(self, upstream_model: str) -> None:
+        """A model that is not in the list has no price."""
+        assert find_listed(upstream_model) is None
+
+    def test_takes_the_dearest_tier(self) -> None:
+        """Long prompts are dearer at some providers, and a request is held at that price."""
+        listed = find_listed("vertex_ai/gemini-2.5-pro")
+
+        assert listed is not None
+        assert (Decimal("0.0000025"), Decimal("0.000015")) == (listed.input, listed.output)
+
+    def test_takes_the_newest_price(self) -> None:
+        """A price that was cut counts as it is now: o3 came at 10 USD per million input tokens."""
+        listed = find_listed("openai/o3")
+
+        assert listed is not None
+        assert Decimal("0.000002") == listed.input

@@ -1,0 +1,705 @@
+"""The configuration file: what a good one gives, and what is said about a bad one."""
+
+from decimal import Decimal
+from hashlib import sha256
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from extauthz.config.load import load
+from extauthz.config.model import ExtauthzSection, Settings, UpstreamAuthAction
+from extauthz.config.snapshot import Snapshot
+from extauthz.domain.address import Address
+from extauthz.domain.budgets import Scope, ScopeKind
+from extauthz.domain.money import usd_text
+from extauthz.domain.policy import Admission, ModelsPolicy, OnAbort
+from extauthz.errors import ConfigError
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "config.example.yaml"
+ENVIRON = {
+    "EXTAUTHZ_MASTER_KEY": "sk-master",
+    "EXTAUTHZ_TOKEN": "shared-secret",
+    "ANTHROPIC_API_KEY": "sk-upstream",
+    "ANA_KEY": "sk-ana",
+    "BEN_KEY": "sk-ben",
+    "EMPTY": "",
+}
+
+MODELS = """
+model_list:
+  - model_name: gpt
+    litellm_params: {model: openai/gpt, input_cost_per_token: 1e-6, output_cost_per_token: 2e-6}
+"""
+
+
+def hashed(key: str) -> str:
+    """Give the SHA-256 of a key."""
+    return sha256(key.encode()).hexdigest()
+
+
+class Files:
+    """Loads configurations from text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "config.yaml"
+
+    def load(self, text: str) -> Snapshot:
+        """Load a configuration."""
+        self.path.write_text(dedent(text), encoding="utf-8")
+        return load(self.path, ENVIRON)
+
+    def mistakes(self, text: str) -> list[str]:
+        """Load a bad configuration, and give its mistakes as `line: message`."""
+        with pytest.raises(ConfigError) as refused:
+            self.load(text)
+        return [f"{mistake.line}: {mistake.message}" for mistake in refused.value.mistakes]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """Load configurations from text."""
+    return Files(tmp_path)
+
+
+class TestExample:
+    """docs/config.example.yaml."""
+
+    def test_loads_without_a_notice(self) -> None:
+        """The example is right, and has nothing in it that means nothing."""
+        assert load(EXAMPLE, ENVIRON).notices == ()
+
+    def test_has_every_setting(self) -> None:
+        """A setting that the example does not show would never be found."""
+        text = EXAMPLE.read_text(encoding="utf-8")
+        names = {field.alias or name for name, field in ExtauthzSection.model_fields.items()}
+
+        assert {name for name in names if f" {name}: " not in text and f" {name}:\n" not in text} == set()
+
+    def test_shows_defaults(self) -> None:
+        """Where the example does not say otherwise, it shows what holds anyway."""
+        different = {
+            "api_prefixes",
+            "listen",
+            "models_policy",
+            "timezone",
+            "token",
+            "upstream_auth",
+            "user_header_name",
+        }
+        shown, default = load(EXAMPLE, ENVIRON).settings, Settings()
+
+        assert different == {name for name in Settings.model_fields if getattr(shown, name) != getattr(default, name)}
+
+    def test_hides_secrets(self) -> None:
+        """No secret is in what a snapshot prints."""
+        printed = repr(load(EXAMPLE, ENVIRON))
+
+        assert [secret for secret in ENVIRON.values() if secret and secret in printed] == []
+
+
+class TestSettings:
+    """What the file sets."""
+
+    def test_a_litellm_config_works_as_it_is(self, files: Files) -> None:
+        """Without a section of ours everything has its default, and what LiteLLM alone needs is not asked for."""
+        snapshot = files.load(
+            """
+            model_list:
+              - model_name: gpt-4o
+                litellm_params: {model: openai/gpt-4o, api_key: os.environ/OPENAI_API_KEY, rpm: 6}
+            general_settings:
+              master_key: os.environ/EXTAUTHZ_MASTER_KEY
+              database_url: os.environ/DATABASE_URL
+            litellm_settings: {callbacks: [prometheus], max_budget: 0, drop_params: true}
+            router_settings: {routing_strategy: simple-shuffle}
+            environment_variables: {A: b}
+            """
+        )
+
+        assert snapshot.settings == Settings()
+        assert snapshot.catalog.listed() == ("gpt-4o",)
+        (notice,) = snapshot.notices
+        assert notice == (
+            "settings that mean nothing here: environment_variables, general_settings.database_url, "
+            "litellm_settings.callbacks, litellm_settings.drop_params, router_settings.routing_strategy"
+        )
+
+    def test_litellm_sections(self, files: Files) -> None:
+        """What LiteLLM's sections say about budgets is taken from there."""
+        settings = files.load(
+            MODELS
+            + """
+general_settings: {budget_exceeded_models_policy: all, user_header_name: X-User}
+litellm_settings: {timezone: Europe/Berlin}
+"""
+        ).settings
+
+        assert (ModelsPolicy.ALL, "x-user", "Europe/Berlin") == (
+            settings.models_policy,
+            settings.user_header_name,
+            settings.timezone,
+        )
+
+    def test_own_section(self, files: Files) -> None:
+        """What stands under `extauthz:` is in the settings."""
+        settings = files.load(
+            """
+            extauthz:
+              listen: {grpc: "[::1]:9000", http: 0.0.0.0:0}
+              admission: strict
+              on_abort: zero
+              estimate: fixed
+              lease_seconds: "900"
+              hide_amounts: yes
+              budget_exceeded_status: 402
+              api_prefixes: [/llm/v1/]
+              token:
+            """
+        ).settings
+
+        assert (Address("::1", 9000), Address("0.0.0.0", 0)) == (settings.listen.grpc, settings.listen.http)
+        assert (Admission.STRICT, OnAbort.ZERO, True) == (
+            settings.admission,
+            settings.on_abort,
+            settings.estimate.fixed,
+        )
+        assert (900, True, 402) == (settings.lease_seconds, settings.hide_amounts, settings.budget_exceeded_status)
+        assert (("/llm/v1",), None) == (settings.api_prefixes, settings.token)
+
+    def test_upstream_auth(self, files: Files) -> None:
+        """A rule is chosen by the model's name, then by its most specific pattern."""
+        auth = files.load(
+            MODELS
+            + """
+extauthz:
+  upstream_auth:
+    default: remove
+    models: {gpt: {set: os.environ/ANTHROPIC_API_KEY}, "local/*": pass}
+"""
+        ).settings.upstream_auth
+
+        assert [UpstreamAuthAction.SET, UpstreamAuthAction.PASS, UpstreamAuthAction.REMOVE] == [
+            auth.rule(name).action for name in ("gpt", "local/llama", "other")
+        ]
+        key = auth.rule("gpt").key
+        assert key is not None
+        assert key.get_secret_value() == "sk-upstream"
+
+    def test_listening_elsewhere(self) -> None:
+        """An address of the command line replaces the file's, and must not be open either."""
+        settings = Settings()
+
+        assert settings.listening(grpc="127.0.0.1:0").listen.grpc == Address("127.0.0.1", 0)
+        with pytest.raises(ValueError, match="would let anybody in"):
+            settings.listening(grpc="0.0.0.0:9191")
+
+    @pytest.mark.parametrize(
+        "proof",
+        ["token: t", "tls: {cert: c, key: k, client_ca: ca}", "insecure_grpc: true"],
+        ids=lambda proof: proof[:13],
+    )
+    def test_open_port_with_proof(self, files: Files, proof: str) -> None:
+        """Beyond loopback the server listens where callers prove themselves, or the operator vouches for them."""
+        settings = files.load(
+            f"extauthz:\n  listen: {{grpc: '0.0.0.0:9191', admin: '0.0.0.0:9192'}}\n  {proof}"
+        ).settings
+
+        assert not settings.listen.grpc.loopback
+
+
+class TestNotices:
+    """Lines for the log."""
+
+    @pytest.mark.parametrize(
+        ("text", "notice"),
+        [
+            pytest.param("", "model_list names no model: only patterns can be asked for, if there are any", id="empty"),
+            pytest.param(
+                "model_list: [{model_name: m, litellm_params: {model: x/y}}]",
+                "models without a price, neither in model_list nor in the price list: m; their tokens cost 0.00003 and "
+                "0.00018 USD (extauthz.unknown_price). Write both prices, as 0 if they are free",
+                id="no price",
+            ),
+            pytest.param(
+                MODELS + "litellm_settings: {fallbacks: [{gpt: [gone]}]}",
+                "aliases and fallbacks lead to models that are not in model_list: gone",
+                id="a fallback that leads nowhere",
+            ),
+        ],
+    )
+    def test_notice(self, files: Files, text: str, notice: str) -> None:
+        """What is probably not meant is said, and does not stop anything."""
+        assert (notice,) == files.load(text).notices
+
+
+class TestCatalog:
+    """LiteLLM's model list, as the catalog has it."""
+
+    def test_prices(self, files: Files) -> None:
+        """Prices are exact decimals, wherever LiteLLM lets them stand and however they are written."""
+        model = files.load(
+            """
+            model_list:
+              - model_name: m
+                litellm_params: {model: openai/x, input_cost_per_token: "1.5e-7"}
+                model_info: {output_cost_per_token: 0.0000006, max_input_tokens: 100, max_tokens: 10, mode: chat}
+            """
+        ).catalog.find("m")
+
+        assert model is not None
+        assert (Decimal("1.5e-7"), Decimal("6e-7")) == (
+            model.deployments[0].prices.input,
+            model.deployments[0].prices.output,
+        )
+        assert (100, 10) == (model.context_tokens, model.output_tokens_max)
+
+    @pytest.mark.parametrize(
+        ("extra", "is_free"),
+        [
+            pytest.param("", True, id="nothing else"),
+            pytest.param("output_cost_per_image: 0.04", False, id="an image price"),
+            pytest.param("output_cost_per_image: null", True, id="an image price that is null"),
+            pytest.param("search_context_cost_per_query: {low: 0.03}", False, id="a price inside"),
+            pytest.param("tiered_pricing: [{range: [0, 32000], input_cost_per_token: 0}]", True, id="a free tier"),
+            pytest.param("tiered_pricing: [{range: [0, 32000], input_cost_per_token: 1e-9}]", False, id="a paid tier"),
+            pytest.param("off_peak_pricing: {start: '16:30', input_cost_per_token: 0}", True, id="hours"),
+            pytest.param("fallbacks: [paid]", False, id="fallbacks of its own"),
+        ],
+    )
+    def test_free(self, files: Files, extra: str, *, is_free: bool) -> None:
+        """A model is free when both prices are 0 and nothing else in the deployment costs anything."""
+        lines = ["model: openai/llama", "input_cost_per_token: 0", "output_cost_per_token: 0.0", extra]
+        text = "model_list: [{model_name: m, litellm_params: {" + ", ".join(filter(None, lines)) + "}}]"
+
+        assert is_free is files.load(text).catalog.is_free("m")
+
+    @pytest.mark.parametrize(
+        ("settings", "is_free"),
+        [
+            pytest.param("litellm_settings: {fallbacks: [{m: [gpt]}]}", False, id="litellm_settings"),
+            pytest.param("router_settings: {fallbacks: [{m: [gpt]}]}", False, id="router_settings"),
+            pytest.param("router_settings: {fallbacks: [{m: [{model: gpt}]}]}", False, id="as a mapping"),
+            pytest.param("router_settings: {content_policy_fallbacks: [{m: [gpt]}]}", False, id="content policy"),
+            pytest.param("router_settings: {context_window_fallbacks: [{x: [y]}, {m: [gpt]}]}", False, id="context"),
+            pytest.param("litellm_settings: {default_fallbacks: [gpt]}", False, id="default"),
+            pytest.param(
+                "litellm_settings: {default_fallbacks: [gpt], fallbacks: [{m: [m]}]}", True, id="default, not for m"
+            ),
+            pytest.param(
+                "litellm_settings: {default_fallbacks: [gpt], fallbacks: [{m: [m]}]}\n"
+                "router_settings: {fallbacks: [{x: [m]}]}",
+                False,
+                id="default, and the router's own list knows no m",
+            ),
+            pytest.param("router_settings: {model_group_alias: {m: gpt}}", False, id="an alias of its name"),
+            pytest.param("router_settings: {model_group_alias: {other: gpt}}", True, id="another alias"),
+        ],
+    )
+    def test_free_with_fallbacks(self, files: Files, settings: str, *, is_free: bool) -> None:
+        """Every list of fallbacks counts, in both sections."""
+        free = "  - {model_name: m, litellm_params: {model: x/y, input_cost_per_token: 0, output_cost_per_token: 0}}\n"
+
+        assert is_free is files.load(MODELS + free + settings).catalog.is_free("m")
+
+    def test_aliases(self, files: Files) -> None:
+        """An alias is a name, or a mapping that can hide it."""
+        catalog = files.load(
+            MODELS + "router_settings: {model_group_alias: {a: gpt, b: {model: gpt, hidden: true}, c: {model: gpt}}}"
+        ).catalog
+
+        assert catalog.listed() == ("gpt", "a", "c")
+        assert catalog.find("b") == catalog.find("gpt")
+
+
+MISTAKES = [
+    pytest.param(
+        "extauthz: {lease_second: 3}",
+        "1: extauthz.lease_second: unknown key; did you mean `lease_seconds`?",
+        id="unknown key",
+    ),
+    pytest.param(
+        "extauthz:\n  users:\n    ana: {colour: 1}",
+        "3: extauthz.users.ana.colour: unknown key; known here: admission, anchor, budget_duration, "
+        "budget_limits, max_budget, organization",
+        id="unknown key, nothing like it",
+    ),
+    pytest.param(
+        "extauhz: {}",
+        "1: extauhz: unknown key; did you mean `extauthz`?",
+        id="a slip in our own section's name",
+    ),
+    pytest.param(
+        "general_settings:\n  budget_exceeded_model_policy: all",
+        "2: general_settings.budget_exceeded_model_policy: unknown key; did you mean `budget_exceeded_models_policy`?",
+        id="a slip in the policy's name",
+    ),
+    pytest.param(
+        "extauthz:\n  global: {max_budget: -5}",
+        "2: extauthz.global.max_budget: -5 is not an amount of money: write a number of USD that is 0 or more",
+        id="negative budget",
+    ),
+    pytest.param(
+        "extauthz:\n  global:\n    max_budget: ten",
+        "3: extauthz.global.max_budget: this is not a number: write one, such as 5, 0.25 or 1.5e-7",
+        id="budget not a number",
+    ),
+    pytest.param(
+        "extauthz:\n  global: {max_budget: 10000000}",
+        "2: extauthz.global.max_budget: 10000000 USD is above 9007199.254740991, the most that one budget can hold",
+        id="budget too large to count",
+    ),
+    pytest.param(
+        "extauthz:\n  global: {max_budget: 1, budget_duration: 7x}",
+        "2: extauthz.global.budget_duration: '7x' is not a duration: write a whole number and a unit (s, "
+        "m, h, d, w, mo for months), such as 24h, 7d or 1mo, or one of hourly, daily, weekly, monthly",
+        id="bad duration",
+    ),
+    pytest.param(
+        "extauthz:\n  global: {budget_duration: 7d}",
+        "2: extauthz.global: budget_duration stands without max_budget: write max_budget beside it",
+        id="duration without budget",
+    ),
+    pytest.param(
+        "extauthz:\n  global: {budget_limits: [{budget_duration: 7d}]}",
+        "2: extauthz.global.budget_limits[0].max_budget: this is missing: add it",
+        id="window without budget",
+    ),
+    pytest.param(
+        "extauthz:\n  teams: {research: {}}\n  keys:\n    - {key: k, team: reserch}",
+        "4: extauthz.keys[0].team: `reserch` is not in extauthz.teams; did you mean `research`?",
+        id="unknown team",
+    ),
+    pytest.param(
+        "extauthz:\n  teams:\n    research: {organization: acme}",
+        "3: extauthz.teams.research.organization: `acme` is not in extauthz.organizations; there are none",
+        id="unknown organization",
+    ),
+    pytest.param(
+        "extauthz:\n  users: {ana: {}}\n  keys:\n    - key: k\n      user: ben",
+        "5: extauthz.keys[0].user: `ben` is not in extauthz.users; known here: ana",
+        id="unknown user",
+    ),
+    pytest.param(
+        "extauthz:\n  teams:\n    t:\n      members:\n        ana: {max_budget: 1}",
+        "5: extauthz.teams.t.members: `ana` is not in extauthz.users; there are none",
+        id="unknown member",
+    ),
+    pytest.param(
+        "extauthz:\n  keys:\n    - key: sk-1\n    - key: sk-1",
+        "4: extauthz.keys[1]: this is the key of line 3 again: keep one",
+        id="duplicate key",
+    ),
+    pytest.param(
+        f"extauthz:\n  keys:\n    - key: os.environ/ANA_KEY\n    - key_sha256: {hashed('sk-ana').upper()}",
+        "4: extauthz.keys[1]: this is the key of line 3 again: keep one",
+        id="duplicate key by its hash",
+    ),
+    pytest.param(
+        "general_settings: {master_key: sk-1}\nextauthz:\n  keys:\n    - key: sk-1",
+        "4: extauthz.keys[0]: this is the key of line 1 again: keep one",
+        id="a key that is the master key",
+    ),
+    pytest.param(
+        "extauthz:\n  users:\n    ana: {}\n    ana: {}",
+        "4: `ana` stands here a second time, after line 3: keep one",
+        id="duplicate key of YAML",
+    ),
+    pytest.param(
+        "extauthz:\n  keys:\n    - {team: x, key: os.environ/NO_KEY}\n  teams: {x: }",
+        "3: the environment variable NO_KEY is not set: set it where extauthz starts",
+        id="missing variable",
+    ),
+    pytest.param(
+        "extauthz:\n  keys:\n    - {key: os.environ/EMPTY}",
+        "3: extauthz.keys[0].key: the value of EMPTY does not fit: look up what may stand here",
+        id="empty variable",
+    ),
+    pytest.param(
+        "extauthz:\n  keys:\n    - {key: k, max_budget: os.environ/ANA_KEY, user: os.environ/ANA_KEY}",
+        "3: extauthz.keys[0].max_budget: the value of ANA_KEY does not fit: look up what may stand here\n"
+        "3: extauthz.keys[0].user: the value of ANA_KEY is not in extauthz.users; add it there",
+        id="a variable that does not fit is not shown",
+    ),
+    pytest.param(
+        "extauthz:\n  keys:\n    - {user: }",
+        "3: extauthz.keys[0]: write either key (best as os.environ/NAME) or key_sha256",
+        id="no key",
+    ),
+    pytest.param(
+        "extauthz:\n  keys:\n    - {key_sha256: abc}",
+        "3: extauthz.keys[0].key_sha256: this is not a SHA-256: write its 64 hex digits, as `printf %s "
+        "KEY | sha256sum` prints them",
+        id="no hash",
+    ),
+    pytest.param(
+        "model_list:\n  - model_name: m\n    litellm_params:\n      model: x/y\n      input_cost_per_token: cheap",
+        "5: model_list[0].litellm_params.input_cost_per_token: this is not a price: write a number from "
+        "0 to 1000 in USD",
+        id="price not a number",
+    ),
+    pytest.param(
+        "model_list: [{model_name: m, litellm_params: {model: x/y, output_cost_per_image: -1}}]",
+        "1: model_list[0].litellm_params.output_cost_per_image: this is not a price: write a number from "
+        "0 to 1000 in USD",
+        id="negative price",
+    ),
+    pytest.param(
+        "model_list: [{model_name: m, litellm_params: {model: x/y}, "
+        "model_info: {tiered_pricing: [{input_cost_per_token: x}]}}]",
+        "1: model_list[0].model_info.tiered_pricing[0].input_cost_per_token: this is not a price: write "
+        "a number from 0 to 1000 in USD",
+        id="price inside a price",
+    ),
+    pytest.param(
+        "model_list:\n  - litellm_params: {model: x}\n  - model_name: m\n  - 5",
+        "2: model_list[0].model_name: this is missing: add it\n"
+        "3: model_list[1].litellm_params.model: this is missing: add it\n"
+        "4: model_list[2].litellm_params.model: this is missing: add it\n"
+        "4: model_list[2].model_name: this is missing: add it",
+        id="half a deployment",
+    ),
+    pytest.param(
+        "model_list: {m: x}",
+        "1: model_list: this must be a list: lines that begin with `- `",
+        id="not a list",
+    ),
+    pytest.param(
+        "model_list: [{model_name: m, litellm_params: {model: x}, model_info: {max_input_tokens: many}}]",
+        "1: model_list[0].model_info.max_input_tokens: this is not a number of tokens: write a whole number, 1 or more",
+        id="context not a number",
+    ),
+    pytest.param(
+        "router_settings: {model_group_alias: {a: [b]}, fallbacks: {a: b}}",
+        "1: router_settings.fallbacks: this must be a list: lines that begin with `- `\n"
+        "1: router_settings.model_group_alias.a: this must be text: put it in quotes",
+        id="aliases and fallbacks",
+    ),
+    pytest.param(
+        "extauthz: {listen: {grpc: '0.0.0.0:9191'}}",
+        "1: extauthz.listen: grpc at 0.0.0.0:9191 would let anybody in who reaches it: set token or "
+        "tls.client_ca, listen on 127.0.0.1, or write insecure_grpc: true where the mesh proves who calls",
+        id="open",
+    ),
+    pytest.param(
+        "extauthz: {listen: {admin: '[::]:9192'}, tls: {cert: c, key: k}}",
+        "1: extauthz.listen: admin at [::]:9192 would let anybody in who reaches it: set token or "
+        "tls.client_ca, listen on 127.0.0.1, or write insecure_grpc: true where the mesh proves who calls",
+        id="open admin: TLS alone does not prove who calls",
+    ),
+    pytest.param(
+        "extauthz: {listen: {grpc: 'nowhere'}}",
+        "1: extauthz.listen.grpc: `nowhere` is not an address: write host:port, such as 127.0.0.1:9191 or [::1]:9191",
+        id="no address",
+    ),
+    pytest.param(
+        "extauthz: {store: 'redis://user:pw@host'}",
+        "1: extauthz.store: a store at a URL is not supported by this version: write memory",
+        id="redis",
+    ),
+    pytest.param(
+        "extauthz: {server: native, tls: {cert: c, key: k}}",
+        "1: extauthz.server: native has no TLS: write grpcio or auto, or leave tls out",
+        id="native with TLS",
+    ),
+    pytest.param(
+        "extauthz:\n  store_failure: dney\n  budget_exceeded_status: 500\n  hide_amounts: maybe",
+        "2: extauthz.store_failure: write one of: deny, allow, defer\n"
+        "3: extauthz.budget_exceeded_status: write one of: 429, 402, 403, 422\n"
+        "4: extauthz.hide_amounts: write true or false",
+        id="not one of",
+    ),
+    pytest.param(
+        "extauthz:\n  lease_seconds: 1.5\n  drain_seconds: -1\n  max_request_bytes: 4194304",
+        "2: extauthz.lease_seconds: write a whole number\n"
+        "3: extauthz.drain_seconds: the least is 0\n"
+        "4: extauthz.max_request_bytes: the most is 3145728",
+        id="numbers out of range",
+    ),
+    pytest.param(
+        "extauthz: {timezone: Mars/Base}",
+        "1: extauthz.timezone: 'Mars/Base' is not a time zone: write an IANA name, such as Europe/Berlin or UTC",
+        id="time zone",
+    ),
+    pytest.param(
+        "extauthz: {global: {max_budget: 1, anchor: soon}}",
+        "1: extauthz.global.anchor: `soon` is not a date: write 2026-01-31 or 2026-01-31T08:00:00+01:00",
+        id="anchor",
+    ),
+    pytest.param(
+        "extauthz:\n  teams: [a]\n  keys: {a: b}\n  users: {ana: 5}",
+        "2: extauthz.teams: this must be a mapping: lines of `name: value` below it\n"
+        "3: extauthz.keys: this must be a list: lines that begin with `- `\n"
+        "4: extauthz.users.ana: this must be a mapping: lines of `name: value` below it",
+        id="wrong shapes",
+    ),
+    pytest.param(
+        "extauthz: 5",
+        "1: extauthz: this must be a mapping: lines of `name: value` below it",
+        id="no section",
+    ),
+    pytest.param(
+        f"extauthz: {{users: {{{'x' * 257}: {{}}}}}}",
+        f"1: extauthz.users.{'x' * 257}: an id is longer than 256 bytes: shorten it",
+        id="an id that is too long",
+    ),
+    pytest.param(
+        MODELS.strip() + "\nextauthz:\n  upstream_auth: {models: {gtp: remove}, default: keep}",
+        "5: extauthz.upstream_auth.default: write one of: pass, remove, set\n"
+        "5: extauthz.upstream_auth.models: `gtp` is not in model_list; did you mean `gpt`?",
+        id="a rule for a model that is not there",
+    ),
+    pytest.param(
+        "extauthz: {unknown_price: {input_cost_per_token: 2500}}",
+        "1: extauthz.unknown_price.input_cost_per_token: 2500 is not a price: write USD per token, from "
+        "0 to 1000, such as 0.0000025",
+        id="a price per million",
+    ),
+    pytest.param(
+        "extauthz: {api_prefixes: [v1]}",
+        "1: extauthz.api_prefixes: `v1` is not a path: write it from its first slash, such as /llm/v1",
+        id="a prefix that is no path",
+    ),
+    pytest.param(
+        "general_settings: {budget_exceeded_models_policy: free, master_key: os.environ/NOT_SET}",
+        "1: general_settings.budget_exceeded_models_policy: write one of: blocked, all, free_only\n"
+        "1: the environment variable NOT_SET is not set: set it where extauthz starts",
+        id="LiteLLM's sections",
+    ),
+]
+
+
+class TestMistakes:
+    """What is said about a bad file."""
+
+    @pytest.mark.parametrize(("text", "mistakes"), MISTAKES)
+    def test_mistake(self, files: Files, text: str, mistakes: str) -> None:
+        """A mistake is one line: where, what, and what to do; a secret is never shown."""
+        assert sorted(mistakes.splitlines()) == sorted(files.mistakes(text))
+
+    def test_all_in_one_run(self, files: Files) -> None:
+        """A file with one of each says all of it at once, in the order of its lines."""
+        text = """
+            model_list:
+              - {model_name: m, litellm_params: {model: x/y, input_cost_per_token: free}}
+            extauthz:
+              lease: 5
+              teams:
+                research: {max_budget: -1, organization: acme}
+              keys:
+                - {key: os.environ/NOT_SET, team: resaerch}
+                - {key: k, budget_limits: [{max_budget: 1, budget_duration: soon}]}
+                - {key: k}
+            """
+
+        lines = [int(mistake.partition(":")[0]) for mistake in files.mistakes(text)]
+
+        assert lines == [3, 5, 7, 7, 9, 9, 10, 11]
+
+    def test_file_line_message(self, files: Files) -> None:
+        """The exception's text is what an editor can jump to."""
+        with pytest.raises(ConfigError) as refused:
+            files.load("\nextauthz: 5")
+
+        assert str(refused.value).startswith(f"{files.path}:2: extauthz: ")
+
+    @pytest.mark.parametrize(
+        ("content", "sentence"),
+        [
+            pytest.param(None, "the file cannot be read: No such file or directory", id="no file"),
+            pytest.param(b"a: 1\nb: \xff", "this is not UTF-8", id="not UTF-8"),
+            pytest.param(b"#" * (4 * 1024 * 1024 + 1), "the file is larger than", id="too large"),
+        ],
+    )
+    def test_unreadable_file(self, tmp_path: Path, content: bytes | None, sentence: str) -> None:
+        """A file that cannot be read at all is a mistake like the others."""
+        path = tmp_path / "config.yaml"
+        if content is not None:
+            path.write_bytes(content)
+
+        with pytest.raises(ConfigError, match=sentence):
+            load(path, {})
+
+
+class TestAccounts:
+    """From the file to the budgets that bind."""
+
+    def limits(self, snapshot: Snapshot, key: str) -> dict[str, list[str]]:
+        """Tell the budgets of a key as `limit/window`, by kind of scope; `!` marks a strict one."""
+        principal = snapshot.directory.find(hashed(key))
+        assert principal is not None
+        return {
+            str(scope.scope.kind): [
+                f"{usd_text(budget.limit_nanousd)}/{budget.rule.duration}{'!' * budget.strict}"
+                for budget in scope.budgets
+            ]
+            for scope in principal.scopes
+        }
+
+    def test_example(self) -> None:
+        """Every payer of a key has the budgets that the file gives it."""
+        snapshot = load(EXAMPLE, ENVIRON)
+
+        assert self.limits(snapshot, "sk-ana") == {
+            "global": ["1000.0/30d"],
+            "org": ["500.0/1mo"],
+            "team": ["10.0/1mo"],
+            "member": ["2.0/7d"],
+            "user": ["5.0/None"],
+            "key": ["1.0/24h", "3.0/7d!"],
+        }
+        assert self.limits(snapshot, "test")["team"] == ["0.0/None"]
+
+    def test_admin(self) -> None:
+        """LiteLLM's master key is the admin's."""
+        admin = load(EXAMPLE, ENVIRON).directory.find(hashed("sk-master"))
+
+        assert admin is not None
+        assert admin.admin
+
+    def test_zone_and_anchor(self) -> None:
+        """Windows follow the configured zone; an anchor without an offset is local time there."""
+        principal = load(EXAMPLE, ENVIRON).directory.find(hashed("sk-ana"))
+        assert principal is not None
+        rule = principal.scopes[-1].budgets[1].rule
+
+        assert (rule.zone, rule.anchor_ms) == ("Europe/Berlin", 1_767_222_000_000)
+
+    @pytest.mark.parametrize(
+        ("text", "global_budgets"),
+        [
+            pytest.param("litellm_settings: {max_budget: 7, budget_duration: 30d}", ["7.0/30d"], id="LiteLLM's"),
+            pytest.param("litellm_settings: {max_budget: 0}", [], id="LiteLLM's 0 is none"),
+            pytest.param(
+                "litellm_settings: {max_budget: 7}\nextauthz: {global: {max_budget: 0}}", ["0.0/None"], id="ours wins"
+            ),
+            pytest.param("extauthz: {admission: strict, global: {max_budget: 1}}", ["1.0/None!"], id="strict for all"),
+            pytest.param(
+                "extauthz:\n  admission: strict\n  global:\n    max_budget: 1\n    admission: until_exhausted\n"
+                "    budget_limits: [{max_budget: 2, budget_duration: 1d, admission: strict}, {max_budget: 3}]",
+                ["1.0/None", "2.0/1d!", "3.0/None"],
+                id="the nearest admission counts",
+            ),
+        ],
+    )
+    def test_global_budget(self, files: Files, text: str, global_budgets: list[str]) -> None:
+        """The global budget is ours, else LiteLLM's; each budget is strict as the nearest setting says."""
+        scope = Scope(ScopeKind.GLOBAL)
+
+        assert global_budgets == [
+            f"{usd_text(budget.limit_nanousd)}/{budget.rule.duration}{'!' * budget.strict}"
+            for budget in files.load(text).directory.budgets_on(scope)
+        ]
+
+    def test_user_budgets_in_teams(self, files: Files) -> None:
+        """LiteLLM's switch is passed on."""
+        text = "extauthz: {teams: {t: }, users: {u: {max_budget: 1}}, keys: [{key: k, team: t, user: u}]}\n"
+        on = "general_settings: {apply_user_budget_to_team_keys: true}"
+
+        def binds(snapshot: Snapshot) -> list[bool]:
+            principal = snapshot.directory.find(hashed("k"))
+            assert principal is not None
+            return [scope.binds for scope in principal.scopes if scope.scope.kind is ScopeKind.USER]
+
+        assert binds(files.load(text)) == [False]
+        assert binds(files.load(text + on)) == [True]
