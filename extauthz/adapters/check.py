@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -14,6 +15,7 @@ from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from extauthz.adapters.background import Background
 from extauthz.adapters.responses import ID_HEADER, Responses, answered, denied
 from extauthz.authorizer import Authorizer, Call
+from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain import denials
 from extauthz.domain.request import RequestFacts
@@ -66,45 +68,41 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
     ) -> CheckResponse:
         """Decide about one request of Envoy's."""
         started_s = self._clock_s()
-        config = self._snapshot()
-        facts = facts_of(request.attributes, config.settings.max_request_bytes)
-        call = Call(
-            reservation_id=_reservation_id(facts) or self._new_id(),
-            attempt=self._new_id(),
-            patience_s=_patience_s(context.time_remaining()),
-        )
+        call = Call(self._new_id(), self._new_id(), _patience_s(context.time_remaining()))
         try:
+            config = self._snapshot()
+            facts = facts_of(request.attributes, config.settings.max_request_bytes)
+            call = replace(call, reservation_id=_reservation_id(facts) or call.reservation_id)
             decision = await self._authorizer.decide(facts, call)
+            response = self._response(decision, facts, config.settings)
         except asyncio.CancelledError:
             # Envoy gave up, or its client did: what was reserved for nobody ends now.
             self._background.start(self._settlement.cancelled(call.reservation_id, call.attempt))
             raise
-        except Exception as error:  # noqa: BLE001 - the one place where every failure of ours becomes a refusal
+        except Exception as error:  # noqa: BLE001 - an RPC error would let failure_mode_allow decide; this is a refusal
             self._telemetry.failed("check", error)
             self._background.start(self._settlement.cancelled(call.reservation_id, call.attempt))
             decision = Decision(denials.internal_error(), RouteClass.INFERENCE)
+            response = denied(denials.internal_error())
         self._telemetry.decided(decision, self._clock_s() - started_s)
-        return await self._answer(decision, facts, config, context)
+        if response is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer")
+        return response
 
-    async def _answer(
-        self,
-        decision: Decision,
-        facts: RequestFacts,
-        config: Snapshot,
-        context: grpc.aio.ServicerContext[CheckRequest, CheckResponse],
-    ) -> CheckResponse:
-        auth = config.settings.upstream_auth.rule(decision.model or "")
+    def _response(self, decision: Decision, facts: RequestFacts, settings: Settings) -> CheckResponse | None:
+        """Write the verdict as Envoy's message; None when Envoy shall decide by itself."""
+        auth = settings.upstream_auth.rule(decision.model or "")
         match decision.verdict:
             case Pass() as verdict:
                 return self._responses.passed(verdict, facts.headers, auth)
             case Admit() as verdict:
-                return self._responses.admitted(verdict, facts.headers, auth, hide=config.settings.hide_amounts)
+                return self._responses.admitted(verdict, facts.headers, auth, hide=settings.hide_amounts)
             case AnswerModels() as verdict:
                 return answered(verdict)
             case Deny() as verdict:
                 return denied(verdict)
             case Defer():
-                return await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer")
+                return None
 
 
 def facts_of(attributes: AttributeContext, max_request_bytes: int) -> RequestFacts:
