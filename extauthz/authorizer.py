@@ -32,7 +32,7 @@ from extauthz.domain.windows import WindowRule
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Ledger, Refused, Reserve, Reserved, StaleWindow, TooLate
 from extauthz.pricing.catalog import Reach
-from extauthz.pricing.estimate import UsualOutput, estimate
+from extauthz.pricing.estimate import UsualAnswer, estimate
 from extauthz.settlement import first_lease
 
 # The context extension that a route carries when the response filter stands on it.
@@ -57,10 +57,10 @@ class Call:
 class Authorizer:
     """Decides about requests, and holds money for those that cost some."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], ledger: Ledger, usual_output: UsualOutput) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], ledger: Ledger, usual: UsualAnswer) -> None:
         self._snapshot = snapshot
         self._ledger = ledger
-        self._usual_output = usual_output
+        self._usual = usual
 
     async def decide(self, facts: RequestFacts, call: Call) -> Decision:
         """Decide about one request.
@@ -157,7 +157,8 @@ class Authorizer:
             ask,
             reach,
             endpoint=route.endpoint or Endpoint.OPAQUE,
-            usual_output_tokens=self._usual_output.of(ask.models[0]),
+            usual_output_tokens=self._usual.output.of(ask.models[0]),
+            usual_reasoning_tokens=self._usual.reasoning.of(ask.models[0]),
             image_tokens=settings.estimate.image_tokens,
             unseen_bytes=facts.unseen_bytes,
         )

@@ -14,12 +14,13 @@ import click
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.address import Address, parse_address
-from extauthz.envoy.bootstrap import BootstrapOptions, Metering, bootstrap, to_yaml
+from extauthz.envoy.bootstrap import BootstrapOptions, ClientCertificate, Metering, bootstrap, to_yaml
 from extauthz.errors import ConfigError
 
 # A lease outlives three lost signs of life.
 HEARTBEATS_PER_LEASE = 4
 
+_FILE = click.Path(path_type=Path)
 _CONFIG = click.option(
     "--config",
     "path",
@@ -78,19 +79,36 @@ def check_config(path: Path, as_json: bool) -> None:
 @click.option("--upstream", required=True, help="The OpenAI-compatible upstream (HOST:PORT).")
 @click.option("--upstream-tls", is_flag=True, help="Speak TLS to the upstream.")
 @click.option("--extauthz", help="Where Envoy reaches this service, if not at extauthz.listen.grpc (HOST:PORT).")
+@click.option("--extauthz-ca", type=_FILE, help="Envoy's copy of the CA (PEM) that signed tls.cert.")
+@click.option("--extauthz-cert", type=_FILE, help="Envoy's own certificate (PEM), where tls.client_ca asks for one.")
+@click.option("--extauthz-key", type=_FILE, help="The key (PEM) of Envoy's own certificate.")
 @click.option("--envoy-admin", default="127.0.0.1:9901", show_default=True, help="Envoy's admin address.")
 @click.option("--metering", type=click.Choice(["lua", "none"]), default="lua", show_default=True)
 def envoy_config(
-    path: Path, listen: str, upstream: str, upstream_tls: bool, extauthz: str | None, envoy_admin: str, metering: str
+    *,
+    path: Path,
+    listen: str,
+    upstream: str,
+    upstream_tls: bool,
+    extauthz: str | None,
+    extauthz_ca: Path | None,
+    extauthz_cert: Path | None,
+    extauthz_key: Path | None,
+    envoy_admin: str,
+    metering: str,
 ) -> None:
     """Print a complete Envoy bootstrap, ready for `envoy -c`."""
     settings = _load(path).settings
+    if settings.tls is not None and settings.tls.client_ca is not None and not (extauthz_cert and extauthz_key):
+        raise click.UsageError("tls.client_ca asks Envoy for a certificate: add --extauthz-cert and --extauthz-key")
     options = BootstrapOptions(
         listen=_address(listen),
         upstream=_address(upstream),
         upstream_tls=upstream_tls,
         extauthz=_address(extauthz or str(settings.listen.grpc)),
         extauthz_tls=settings.tls is not None,
+        extauthz_ca=extauthz_ca,
+        extauthz_client=ClientCertificate(extauthz_cert, extauthz_key) if extauthz_cert and extauthz_key else None,
         token=None if settings.token is None else settings.token.get_secret_value(),
         envoy_admin=_address(envoy_admin),
         metering=Metering(metering),

@@ -24,7 +24,7 @@ from extauthz.adapters.background import Background
 from extauthz.adapters.check import CheckService
 from extauthz.adapters.ext_proc import PruningService
 from extauthz.adapters.holds import HoldCodec
-from extauthz.adapters.listener import new_listener
+from extauthz.adapters.listener import ensure_free, new_listener
 from extauthz.adapters.responses import Responses
 from extauthz.authorizer import Authorizer
 from extauthz.config.model import EstimateMode
@@ -32,7 +32,7 @@ from extauthz.config.snapshot import Snapshot
 from extauthz.domain.address import Address
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.memory import MemoryLedger
-from extauthz.pricing.estimate import UsualOutput
+from extauthz.pricing.estimate import UsualAnswer, UsualTokens
 from extauthz.settlement import Settlement
 from extauthz.telemetry.events import Telemetry
 from extauthz.telemetry.ledger import ObservedLedger
@@ -86,14 +86,15 @@ async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
     telemetry = Reporter(metrics, log)
     store = MemoryLedger(clock_ms=_unix_ms, signing_key=secrets.token_bytes(SIGNING_KEY_BYTES))
     ledger = ObservedLedger(store, telemetry, time.perf_counter)
-    usual_output = UsualOutput(settings.estimate.output_tokens, fixed=settings.estimate.mode is EstimateMode.FIXED)
-    settlement = Settlement(ledger, lambda: settings, usual_output, telemetry)
+    fixed = settings.estimate.mode is EstimateMode.FIXED
+    usual = UsualAnswer(UsualTokens(settings.estimate.output_tokens, fixed=fixed), UsualTokens(0, fixed=fixed))
+    settlement = Settlement(ledger, lambda: settings, usual, telemetry)
     holds = HoldCodec(await ledger.signing_key())
     background = Background(telemetry)
     draining = asyncio.Event()
 
     check = CheckService(
-        authorizer=Authorizer(lambda: config, ledger, usual_output),
+        authorizer=Authorizer(lambda: config, ledger, usual),
         settlement=settlement,
         responses=Responses(holds),
         snapshot=lambda: config,
@@ -135,6 +136,7 @@ async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
 @asynccontextmanager
 async def _pages(app: web.Application, address: Address) -> AsyncIterator[int]:
     """Serve the HTTP port inside the block, and tell which it is."""
+    ensure_free(address, "http")
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

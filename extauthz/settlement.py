@@ -16,7 +16,7 @@ from extauthz.domain.prices import TokenUsage
 from extauthz.domain.reservation import Hold, Lease, State
 from extauthz.ledger.base import Ending, Ledger
 from extauthz.pricing.cost import cost, delivered_usage
-from extauthz.pricing.estimate import UsualOutput
+from extauthz.pricing.estimate import UsualAnswer
 from extauthz.telemetry.events import Signal, Telemetry
 from extauthz.usage import Report
 
@@ -96,7 +96,12 @@ def _missing_usage(hold: Hold, report: Report, rule: OnMissingUsage) -> int:
 
 
 def _delivered_cost(hold: Hold, report: Report) -> int:
-    usage = delivered_usage(hold.estimate, events=report.events, text_bytes=report.text_bytes)
+    usage = delivered_usage(
+        hold.estimate,
+        events=report.events,
+        text_bytes=report.text_bytes,
+        reasoning_bytes=report.reasoning_bytes,
+    )
     return cost(hold.prices, usage)
 
 
@@ -112,12 +117,10 @@ class Settlement:
     Every method may raise StoreUnavailableError: the signal is then lost to this process, and the lease stands in.
     """
 
-    def __init__(
-        self, ledger: Ledger, rules: Callable[[], Settings], usual_output: UsualOutput, telemetry: Telemetry
-    ) -> None:
+    def __init__(self, ledger: Ledger, rules: Callable[[], Settings], usual: UsualAnswer, telemetry: Telemetry) -> None:
         self._ledger = ledger
         self._rules = rules
-        self._usual_output = usual_output
+        self._usual = usual
         self._telemetry = telemetry
 
     async def finished(self, observation: Observation) -> None:
@@ -130,7 +133,7 @@ class Settlement:
                 ending = await self._ledger.settle(hold, cost_nanousd)
                 self._telemetry.ended(State.SETTLED, Signal.ACCESS_LOG, ending)
                 if report.usage is not None and ending is Ending.FIRST:
-                    self._usual_output.observe(hold.model, report.usage.output_tokens)
+                    self._usual.observe(hold.model, report.usage)
             case Release():
                 ending = await self._ledger.release(hold.id)
                 self._telemetry.ended(State.RELEASED, Signal.ACCESS_LOG, ending)

@@ -17,6 +17,9 @@ NAMESPACE = "extauthz.usage"
 # Ten times the largest context that is sold; more in one answer is a broken upstream.
 TOKENS_MAX = 100_000_000
 
+# The largest whole number that a protobuf Struct carries exactly.
+BYTES_MAX = 2**53
+
 # What one value of a protobuf Struct may be.
 Field = float | bool | str | None
 
@@ -26,13 +29,14 @@ class Report:
     """What was seen of an answer, up to now or to its end.
 
     `usage` is None when the upstream reported none. `events` are the SSE events and `text_bytes` the bytes of text that
-    went to the client. `finished` says that the answer's own end was seen, even if the stream broke after it. `absurd`
-    names the fields that had to be put right.
+    went to the client, `reasoning_bytes` those of them that were reasoning. `finished` says that the answer's own end
+    was seen, even if the stream broke after it. `absurd` names the fields that had to be put right.
     """
 
     usage: TokenUsage | None = None
     events: int = 0
     text_bytes: int = 0
+    reasoning_bytes: int = 0
     finished: bool = False
     absurd: tuple[str, ...] = ()
 
@@ -67,7 +71,8 @@ def read_report(fields: Mapping[str, Field]) -> Report:
     return Report(
         usage=usage,
         events=count("events"),
-        text_bytes=count("text_bytes", at_most=2**53),
+        text_bytes=count("text_bytes", at_most=BYTES_MAX),
+        reasoning_bytes=count("reasoning_bytes", at_most=BYTES_MAX),
         finished=fields.get("finished") is True,
         absurd=tuple(absurd),
     )

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import grpc.aio
-from google.protobuf.struct_pb2 import Struct
 
 from extauthz._proto.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry, ResponseFlags
 from extauthz._proto.envoy.service.accesslog.v3 import als_pb2_grpc
@@ -123,7 +122,7 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
         except HoldRejectedError:
             self._telemetry.hold_rejected()
             return
-        report = _report(common.metadata.filter_metadata.get(NAMESPACE))
+        report = _report(entry)
         if periodic:
             await self._settlement.progressed(hold, report)
         else:
@@ -151,7 +150,9 @@ def _any(flags: ResponseFlags, names: tuple[str, ...]) -> bool:
     return any(getattr(flags, name) for name in names)
 
 
-def _report(fields: Struct | None) -> Report:
-    if fields is None:
+def _report(entry: HTTPAccessLogEntry) -> Report:
+    """Read what the meter saw of an answer. An error page is none, and Envoy's own after a timeout is whole as well."""
+    fields = entry.common_properties.metadata.filter_metadata.get(NAMESPACE)
+    if fields is None or entry.response.response_code.value >= HTTP_ERROR:
         return Report()
     return read_report({name: value for name, value in fields.items() if isinstance(value, float | bool | str)})

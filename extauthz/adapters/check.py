@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import grpc
@@ -20,7 +21,8 @@ from extauthz.config.snapshot import Snapshot
 from extauthz.domain import denials
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.routes import RouteClass
-from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, Pass
+from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, Pass, Reason
+from extauthz.errors import StoreUnavailableError
 from extauthz.settlement import Settlement
 from extauthz.telemetry.events import Telemetry
 
@@ -37,6 +39,9 @@ LENGTH_DIGITS_MAX = 18
 
 # A chunked body that fills the buffer is this long for the estimate; nobody can know.
 UNSEEN_BYTES_ASSUMED = 4 * 1024 * 1024
+
+# Refusals after which a reservation may stand all the same: the store carried it out, and its answer came too late.
+_RESERVED_PERHAPS = (Reason.STORE_UNAVAILABLE, Reason.INTERNAL_ERROR)
 
 
 class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
@@ -77,17 +82,23 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
             response = self._response(decision, facts, config.settings)
         except asyncio.CancelledError:
             # Envoy gave up, or its client did: what was reserved for nobody ends now.
-            self._background.start(self._settlement.cancelled(call.reservation_id, call.attempt))
+            self._background.start(self._let_go(call))
             raise
         except Exception as error:  # noqa: BLE001 - an RPC error would let failure_mode_allow decide; this is a refusal
             self._telemetry.failed("check", error)
-            self._background.start(self._settlement.cancelled(call.reservation_id, call.attempt))
             decision = Decision(denials.internal_error(), RouteClass.INFERENCE)
             response = denied(denials.internal_error())
+        if decision.verdict.reason in _RESERVED_PERHAPS:
+            self._background.start(self._let_go(call))
         self._telemetry.decided(decision, self._clock_s() - started_s)
         if response is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer")
         return response
+
+    async def _let_go(self, call: Call) -> None:
+        """End what a Check reserved that admits nobody; where the store cannot be told, the lease ends it."""
+        with suppress(StoreUnavailableError):
+            await self._settlement.cancelled(call.reservation_id, call.attempt)
 
     def _response(self, decision: Decision, facts: RequestFacts, settings: Settings) -> CheckResponse | None:
         """Write the verdict as Envoy's message; None when Envoy shall decide by itself."""

@@ -78,7 +78,13 @@ def _to_json(hold: Hold) -> list[Any]:
                 prices.reasoning_output,
             )
         ],
-        [expected.input_tokens, expected.output_tokens, expected.cost_nanousd, expected.cost_nanousd_max],
+        [
+            expected.input_tokens,
+            expected.output_tokens,
+            expected.cost_nanousd,
+            expected.cost_nanousd_max,
+            expected.reasoning_output_tokens,
+        ],
         [
             [counter.scope.kind, counter.scope.ids, counter.window.name, counter.window.start_ms, counter.window.end_ms]
             for counter in hold.counters

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import grpc.aio
 import pygrpc_native.aio
 
 from extauthz.config.model import ServerKind, Settings, Tls
+from extauthz.domain.address import Address
 
 # Where Envoy puts the shared token (`initial_metadata` of its grpc_service).
 TOKEN_METADATA = "x-extauthz-token"  # noqa: S105 - a header name
@@ -44,15 +47,33 @@ def new_listener(settings: Settings) -> tuple[grpc.aio.Server, int]:
         server = pygrpc_native.aio.server(interceptors=interceptors, options=_OPTIONS)
     else:
         server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
-    address = str(settings.listen.grpc)
+    address = settings.listen.grpc
+    ensure_free(address, "grpc")
     try:
         if settings.tls is None:
-            port = server.add_insecure_port(address)
+            port = server.add_insecure_port(str(address))
         else:
-            port = server.add_secure_port(address, _credentials(settings.tls))
+            port = server.add_secure_port(str(address), _credentials(settings.tls))
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {address} for gRPC: is another process there?") from error
+        raise OSError(f"cannot listen on {address} for grpc: choose another address") from error
     return server, port
+
+
+def ensure_free(address: Address, name: str) -> None:
+    """Raise OSError with the reason and what to do where `listen.<name>` cannot be had.
+
+    The servers themselves keep the reason back, or write it to standard error in words of their own.
+    """
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a restart would wait for old connections
+            probe.bind(target)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {address} for {name} ({error.strerror}): choose an address of this machine that nobody "
+            f"listens on, by --{name} or extauthz.listen.{name}"
+        ) from error
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):
@@ -82,6 +103,7 @@ async def _turn_away(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> N
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
     """Make credentials that follow their files: a handshake after a change gets the new certificate."""
+    _ensure_usable(tls)
     last = _stamps(tls)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
@@ -101,6 +123,26 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
         fetch,  # type: ignore[arg-type]  # None means unchanged; the stubs do not know
         tls.client_ca is not None,
     )
+
+
+def _ensure_usable(tls: Tls) -> None:
+    """Raise OSError with the reason and what to do where gRPC would only say that it cannot listen."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(tls.cert, tls.key, password="")  # an encrypted key is refused instead of asked about
+    except OSError as error:
+        raise OSError(
+            f"tls.cert {tls.cert} and tls.key {tls.key} cannot be used ({error.strerror}): they must be PEM files, a "
+            "certificate and its own key without a passphrase"
+        ) from error
+    if tls.client_ca is None:
+        return
+    try:
+        context.load_verify_locations(tls.client_ca)
+    except OSError as error:
+        raise OSError(
+            f"tls.client_ca {tls.client_ca} cannot be used ({error.strerror}): it must be a PEM file of certificates"
+        ) from error
 
 
 def _certificates(tls: Tls) -> grpc.ServerCertificateConfiguration:

@@ -168,8 +168,7 @@ class Answer:
     @property
     def words(self) -> list[str]:
         """The words of the answer, each with the blank before it. Reasoning is paid, not shown."""
-        count = self.usage.output_tokens - self.usage.reasoning_output_tokens
-        return [word if number == 0 else f" {word}" for number, word in enumerate(islice(cycle(SENTENCE), count))]
+        return words(self.usage.output_tokens - self.usage.reasoning_output_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +192,11 @@ def answer_to(request: ChatRequest | CompletionRequest, model: ServedModel, numb
     )
     finish_reason = "stop" if output_tokens == model.output_tokens else "length"
     return Answer(api, f"{prefix}-{number:08}", model.name, usage, finish_reason)
+
+
+def words(count: int) -> list[str]:
+    """Give the first words that every answer begins with, each with the blank before it."""
+    return [word if number == 0 else f" {word}" for number, word in enumerate(islice(cycle(SENTENCE), count))]
 
 
 def count_tokens(text: str) -> int:

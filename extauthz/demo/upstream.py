@@ -37,11 +37,10 @@ SERVED_MAX = 10_000
 
 DEMO_MODELS = (
     ServedModel("gpt-4o", output_tokens=48, reasoning_tokens=8, cached_tokens=4, pause_seconds=0.01),
-    ServedModel("gpt-4o-mini", pause_seconds=0.01),
-    ServedModel("local-llama", pause_seconds=0.01),
+    ServedModel("slow-novelist", output_tokens=400, pause_seconds=0.25),
     ServedModel("fails-500", failure=Failure.ERROR),
     ServedModel("resets", failure=Failure.RESET),
-    ServedModel("breaks", failure=Failure.BREAK),
+    ServedModel("local-llama", pause_seconds=0.01),
 )
 
 Q = TypeVar("Q", bound=BaseModel)

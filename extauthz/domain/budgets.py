@@ -68,15 +68,17 @@ class ScopeBudgets:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """Where spent and held of one scope are counted during one window."""
+    """Where spent and held of one scope are counted during one window.
+
+    `key` is its name in every store: a new window is a new key, which is how a budget resets.
+    """
 
     scope: Scope
     window: Window
+    key: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> str:
-        """The counter's name in every store: a new window is a new key, which is how a budget resets."""
-        return f"{self.scope.text}|{self.window.name}|{self.window.start_ms}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.scope.text}|{self.window.name}|{self.window.start_ms}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,13 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a request is expected to use: tokens, the cost of them, and the most that it can cost at all (nano-USD)."""
+    """What a request is expected to use: tokens, the cost of them, and the most that it can cost at all (nano-USD).
+
+    `reasoning_output_tokens` are those of `output_tokens` that the model's answers usually spend unseen.
+    """
 
     input_tokens: int
     output_tokens: int
     cost_nanousd: int
     cost_nanousd_max: int
+    reasoning_output_tokens: int = 0

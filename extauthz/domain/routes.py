@@ -117,6 +117,9 @@ _INFO_TREES = _words("_next health litellm-asset-prefix swagger ui")
 # ---------------------------------------------------------------------------
 
 _READS = frozenset({"GET", "HEAD"})
+# Frameworks that know one of these take its value for the method; whoever sends one has a method with two readings.
+_METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_NO_METHOD = ""
 _DISCOVERY = frozenset({Endpoint.MODEL_LIST, Endpoint.MODEL_ENTRY})
 _OPAQUE = Route(RouteClass.INFERENCE, Endpoint.OPAQUE)
 _INFO = Route(RouteClass.INFO)
@@ -165,6 +168,8 @@ def classify(
     `path` is as the client sent it, with its query; `headers` have lower-case names. `api_prefixes` are paths below
     which the API stands besides `/v1`, `/openai`, `/openai/v1` and the root.
     """
+    if not _METHOD_OVERRIDES.isdisjoint(headers):
+        method = _NO_METHOD
     if _is_preflight(method, headers):
         return _INFO
     read = _read(path)
@@ -226,7 +231,7 @@ def _by_table(method: str, read: _Path, prefixes: tuple[tuple[str, ...], ...]) -
         if _fits(row, below):
             return _route(method, read, row, skipped=len(folded) - len(below))
     if under_prefix or _is_inference_root(folded):
-        return _OPAQUE
+        return _opaque(read)
     return _INFO if method in _READS and _is_info(read, folded) else _OTHER
 
 
@@ -248,9 +253,18 @@ def _route(method: str, read: _Path, row: _Row, skipped: int) -> Route:
     model = "/".join(read.segments[fixed : len(read.segments) - len(row.tail)]) if row.names_model else None
     if row.endpoint in _DISCOVERY:
         sure = method in _READS and read.plain(fixed) and (model is None or _is_model_id(model))
-        return Route(RouteClass.DISCOVERY, row.endpoint, model) if sure else _OPAQUE
+        return Route(RouteClass.DISCOVERY, row.endpoint, model) if sure else _opaque(read)
     # Whoever reads `free/../paid` differently reads another model, so such a path names none.
     return Route(RouteClass.INFERENCE, row.endpoint, model) if model is None or read.canonical else _OPAQUE
+
+
+def _opaque(read: _Path) -> Route:
+    """Give inference of an unknown kind. Google's calls, `models/{model}:call`, name their model only in the path."""
+    folded = tuple(segment.casefold() for segment in read.segments)
+    if not read.canonical or "models" not in folded or not _GOOGLE_CALL.fullmatch(folded[-1]):
+        return _OPAQUE
+    called = "/".join(read.segments[folded.index("models") + 1 :])
+    return Route(RouteClass.INFERENCE, Endpoint.OPAQUE, called.rpartition(":")[0])
 
 
 def _is_model_id(text: str) -> bool:

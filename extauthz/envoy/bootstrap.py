@@ -72,13 +72,22 @@ class Metering(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """The files, as Envoy finds them, with which Envoy proves that it is one."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class BootstrapOptions:
     """What a bootstrap is made of.
 
     `extauthz_ca` is the file that the server's certificate is checked with when `extauthz_tls`, by default
-    SYSTEM_AUTHORITIES. `token` is the shared secret that the server asks Envoy for. `heartbeat_seconds` is the time
-    between two signs of life of a stream: a quarter of the lease. `max_request_bytes` is the most of a request's body
-    that the Check sees. `api_prefixes` are bases of the API besides DISCOVERY_BASES.
+    SYSTEM_AUTHORITIES; `extauthz_client` is what Envoy shows a server that asks for certificates. `token` is the shared
+    secret that the server asks Envoy for. `heartbeat_seconds` is the time between two signs of life of a stream: a
+    quarter of the lease. `max_request_bytes` is the most of a request's body that the Check sees. `api_prefixes` are
+    bases of the API besides DISCOVERY_BASES.
     """
 
     listen: Address
@@ -88,6 +97,7 @@ class BootstrapOptions:
     upstream_tls: bool = False
     extauthz_tls: bool = False
     extauthz_ca: Path | None = None
+    extauthz_client: ClientCertificate | None = None
     token: str | None = field(default=None, repr=False)
     metering: Metering = Metering.LUA
     max_request_bytes: int = 1024 * 1024
@@ -324,7 +334,7 @@ def _server_cluster(options: BootstrapOptions) -> Document:
         }
     }
     if options.extauthz_tls:
-        cluster["transport_socket"] = _tls(options.extauthz, options.extauthz_ca, alpn="h2")
+        cluster["transport_socket"] = _tls(options.extauthz, options.extauthz_ca, options.extauthz_client, alpn="h2")
     return cluster
 
 
@@ -347,7 +357,12 @@ def _cluster(name: str, address: Address) -> Document:
     }
 
 
-def _tls(address: Address, authorities: Path | None = None, alpn: str | None = None) -> Document:
+def _tls(
+    address: Address,
+    authorities: Path | None = None,
+    client: ClientCertificate | None = None,
+    alpn: str | None = None,
+) -> Document:
     """Connect with TLS and accept only a certificate for this very host."""
     san_type = "IP_ADDRESS" if address.is_ip else "DNS"
     trusted: Document = {
@@ -355,6 +370,9 @@ def _tls(address: Address, authorities: Path | None = None, alpn: str | None = N
         "match_typed_subject_alt_names": [{"san_type": san_type, "matcher": {"exact": address.host}}],
     }
     common: Document = {"validation_context": trusted}
+    if client is not None:
+        pair = {"certificate_chain": {"filename": str(client.cert)}, "private_key": {"filename": str(client.key)}}
+        common["tls_certificates"] = [pair]
     if alpn:
         common["alpn_protocols"] = [alpn]
     names: Document = {} if address.is_ip else {"sni": address.host}

@@ -1,6 +1,6 @@
 -- The meter: reads off an answer, inside Envoy, what it used.
 --
--- Envoy calls envoy_on_request and envoy_on_response (at the end of this file). The answer passes through in chunks, cut
+-- Envoy calls envoy_on_request and envoy_on_response, at the end of this file. The answer passes through in chunks, cut
 -- anywhere; each is scanned once and forgotten, so no body is ever held. What was seen goes into the dynamic metadata
 -- `extauthz.usage`, which the access log carries to the server:
 --
@@ -19,7 +19,8 @@
 --
 -- Parts, each using the ones above it: Chunk, Scanner, the map of interest, Report, JsonBody, EventStream, Envoy.
 
-local byte, char, find, gsub, lower, match, sub = string.byte, string.char, string.find, string.gsub, string.lower, string.match, string.sub
+local byte, char, lower, sub = string.byte, string.char, string.lower, string.sub
+local find, gsub, match = string.find, string.gsub, string.match
 local min = math.min
 
 -- The longest name that we look for, with every letter written as \u00XX, is shorter.
@@ -65,7 +66,7 @@ end
 -- array) and whom to call, each with the report first:
 --   scalar(report, literal)   a number, true, false or null
 --   word(report, text)        a string, whole; nil when it is longer than VALUE_BYTES_MAX
---   text(report, bytes)       a piece of a string, by its length only
+--   text(report, bytes)       a piece of a string, by its length only; an empty string has none
 --   open(report), close(report)   an object or array begins, or ends
 --   span(report, from, to)    where the value stands, for a document in one piece
 -- What has no node is skipped, to any depth, by counting brackets: the stack is never deeper than the map.
@@ -336,21 +337,17 @@ local function speak_unless_null(report, literal)
   report.speaks = report.speaks or literal ~= "null"
 end
 
-local function speak_unless_empty(report, bytes)
-  report.speaks = report.speaks or bytes ~= 0
-end
-
 local function speak_text(report, bytes)
   report.text_bytes = report.text_bytes + bytes
   report.speaks = true
 end
 
 local FINISH = {
-  text = function(report) -- an empty finish_reason has no piece of text, so some servers' "" does not count
+  text = function(report) -- some servers send "" until there is a reason
     report.finished, report.speaks = true, true
   end,
 }
-local SOMETHING = { scalar = speak_unless_null, text = speak_unless_empty, open = speak }
+local SOMETHING = { scalar = speak_unless_null, text = speak, open = speak }
 local TEXT = { text = speak_text }
 local PARTS = { text = speak_text, open = speak, items = { members = { text = TEXT } } }
 local FUNCTION = { members = { name = TEXT, arguments = TEXT } }
@@ -550,8 +547,8 @@ function JsonBody:finish()
   return ""
 end
 
--- EventStream: text/event-stream. With `edits`, events that only report usage are left out; to be able to, it holds back
--- the event that is not complete yet. A client could not have used that part of an event either.
+-- EventStream: text/event-stream. With `edits`, events that only report usage are left out; for that it holds back the
+-- event that is not complete yet. A client could not have used that part of an event either.
 local EventStream = {}
 EventStream.__index = EventStream
 

@@ -152,7 +152,7 @@ class Catalog:
             self._offers.setdefault(offer.name, []).append(offer)
         self._patterns = tuple(filter(is_pattern, self._offers))
         self._models = {name: self._model(name, name) for name in self._offers if not is_pattern(name)}
-        self._find_by_pattern = lru_cache(FOUND_NAMES_MAX)(self._match)
+        self._find_by_pattern = lru_cache(FOUND_NAMES_MAX)(self._model)
         self._reach = lru_cache(REACHES_MAX)(self._reached)
 
     def __len__(self) -> int:
@@ -164,10 +164,8 @@ class Catalog:
 
         A model that a pattern stands for bears the name that was asked for.
         """
-        alias = self._aliases.get(name)
-        if name not in self._models and alias is not None:
-            name = alias.target
-        return self._models.get(name) or self._find_by_pattern(name)
+        name, offered_as = self._resolved(name)
+        return self._offered(name, offered_as) if offered_as is not None else None
 
     def reach(self, names: Sequence[str], fallbacks: Sequence[str] = ()) -> Reach:
         """Follow names, and the fallbacks that a request brings itself, to everything that may answer it.
@@ -177,8 +175,12 @@ class Catalog:
         return self._reach((*names, *fallbacks))
 
     def is_free(self, name: str) -> bool:
-        """Tell whether all that a name can lead to is known and free."""
-        return self.reach((name,)).free
+        """Tell whether all that a name can lead to is known and free.
+
+        It looks at no price list: a model list to be pruned may have thousands of names.
+        """
+        reached, unknown = self._follow((name,))
+        return not unknown and all(offer.free for offered_as in reached.values() for offer in self._offers[offered_as])
 
     def listed(self) -> tuple[str, ...]:
         """List the names for the public: models and aliases, without patterns and hidden aliases."""
@@ -199,9 +201,15 @@ class Catalog:
             if any(_lacks_price(offer, self._listed(offer, name)) for offer in self._offers[name])
         )
 
-    def _match(self, name: str) -> Model | None:
-        pattern = most_specific(self._patterns, name)
-        return self._model(pattern, name) if pattern is not None else None
+    def _resolved(self, name: str) -> tuple[str, str | None]:
+        """Give the name of the model that a name means, and the entry of the list that offers it, None without one."""
+        alias = self._aliases.get(name)
+        if name not in self._models and alias is not None:
+            name = alias.target
+        return name, name if name in self._models else most_specific(self._patterns, name)
+
+    def _offered(self, name: str, offered_as: str) -> Model:
+        return self._models.get(name) or self._find_by_pattern(offered_as, name)
 
     def _model(self, offered_as: str, name: str) -> Model:
         offers = self._offers[offered_as]
@@ -243,30 +251,34 @@ class Catalog:
         )
 
     def _reached(self, names: tuple[str, ...]) -> Reach:
-        models: dict[str, Model] = {}
+        reached, unknown = self._follow(names)
+        models = tuple(self._offered(name, offered_as) for name, offered_as in reached.items())
+        return self._judged(models, names, unknown)
+
+    def _follow(self, names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+        """Give all models that names lead to, each with the entry of the list that offers it, and the unknown names."""
+        reached: dict[str, str] = {}
         unknown: list[str] = []
         waiting = list(dict.fromkeys(names))
         seen = set(waiting)
         while waiting:
             name = waiting.pop()
-            model = self.find(name) if len(models) < REACH_MODELS_MAX else None
-            if model is None:
+            model, offered_as = self._resolved(name)
+            if offered_as is None or len(reached) >= REACH_MODELS_MAX:
                 unknown.append(name)
                 continue
-            models[model.name] = model
+            reached[model] = offered_as
             further = [each for each in dict.fromkeys(self._leads_to(name, model)) if each not in seen]
             seen.update(further)
             waiting.extend(further)
-        return self._judged(tuple(models.values()), names, unknown)
+        return reached, unknown
 
-    def _leads_to(self, name: str, model: Model) -> list[str]:
+    def _leads_to(self, name: str, model: str) -> list[str]:
         """List where a name may lead next.
 
         An alias that bears the name of a model leads to both: which of them answers is up to the upstream.
         """
-        led = [
-            further for fallbacks in self._fallbacks for each in {name, model.name} for further in fallbacks.of(each)
-        ]
+        led = [further for fallbacks in self._fallbacks for each in {name, model} for further in fallbacks.of(each)]
         if name in self._aliases:
             led.append(self._aliases[name].target)
         return led

@@ -54,14 +54,17 @@ def dearest(all_prices: Sequence[Prices]) -> Prices:
     )
 
 
-def delivered_usage(estimate: Estimate, *, events: int, text_bytes: int) -> TokenUsage:
+def delivered_usage(estimate: Estimate, *, events: int, text_bytes: int, reasoning_bytes: int = 0) -> TokenUsage:
     """Tell what a stream that broke off had used: the input as estimated, and what came through of the output.
 
-    An event carries at least one token, and much text in few events is counted by its bytes.
+    An event carries at least one token, and much text in few events is counted by its bytes. Reasoning comes first and
+    often unseen: what the model usually spends on it is added, less the reasoning that was among the text.
     """
+    unseen = max(0, estimate.reasoning_output_tokens - tokens_of(reasoning_bytes))
     return TokenUsage(
         input_tokens=estimate.input_tokens,
-        output_tokens=max(events, tokens_of(text_bytes), 0),
+        output_tokens=max(events, tokens_of(text_bytes), 0) + unseen,
+        reasoning_output_tokens=unseen,
     )
 
 

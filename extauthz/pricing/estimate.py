@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from dataclasses import dataclass
 from math import ceil
 
 from extauthz.domain.body import Ask
@@ -30,14 +31,16 @@ def estimate(
     *,
     endpoint: Endpoint,
     usual_output_tokens: int,
+    usual_reasoning_tokens: int = 0,
     image_tokens: int,
     unseen_bytes: int = 0,
 ) -> Estimate:
     """Estimate a request: its tokens, their cost, and the cost that it cannot exceed (nano-USD).
 
-    `usual_output_tokens` is what one answer of the model usually has, `image_tokens` what a picture counts as, and
-    `unseen_bytes` what is missing of a truncated body. The maximum takes every byte for a token, and the dearest kind
-    of token; it holds as long as pictures count no more than `image_tokens`.
+    `usual_output_tokens` is what one answer of the model usually has, `usual_reasoning_tokens` what of that is
+    reasoning, `image_tokens` what a picture counts as, and `unseen_bytes` what is missing of a truncated body. The
+    maximum takes every byte for a token, and the dearest kind of token; it holds as long as pictures count no more than
+    `image_tokens`.
     """
     text_bytes = ask.text_bytes + unseen_bytes
     image_input_tokens = ask.images * image_tokens
@@ -52,6 +55,7 @@ def estimate(
         output_tokens=output_tokens,
         cost_nanousd=cost(reach.prices, TokenUsage(input_tokens, output_tokens)),
         cost_nanousd_max=cost(_dearest_kind(reach.prices), TokenUsage(input_tokens_max, output_tokens_max)),
+        reasoning_output_tokens=min(choices * usual_reasoning_tokens, output_tokens),
     )
 
 
@@ -80,7 +84,7 @@ def _dearest_kind(prices: Prices) -> Prices:
     )
 
 
-class UsualOutput:
+class UsualTokens:
     """What the answers of each model usually need: a p95 of the last ones that this process saw.
 
     It starts at `output_tokens` and stays there until a model has given USUAL_SAMPLES_MIN answers; with `fixed` it
@@ -108,3 +112,16 @@ class UsualOutput:
         if len(answers) < USUAL_SAMPLES_MIN:
             return self._start
         return sorted(answers)[ceil(USUAL_SHARE * len(answers)) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class UsualAnswer:
+    """What answers usually need, in all and for reasoning."""
+
+    output: UsualTokens
+    reasoning: UsualTokens
+
+    def observe(self, model: str, usage: TokenUsage) -> None:
+        """Take note of one completed answer."""
+        self.output.observe(model, usage.output_tokens)
+        self.reasoning.observe(model, usage.reasoning_output_tokens)

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import grpc
@@ -41,7 +43,6 @@ from tests.support.gate import (
     Wire,
     a_check,
     an_ending,
-    channel,
     configured,
     gate,
 )
@@ -53,9 +54,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 OK, PERMISSION_DENIED = 0, 7
+ENCRYPTED = [wire for wire in WIRES if wire.tls]
 SHORT_SECONDS = 0.2
 
-Call = Callable[[grpc.aio.Channel], Awaitable[object]]
+Metadata = tuple[tuple[str, str], ...]
+Call = Callable[[grpc.aio.Channel, Metadata], Awaitable[object]]
 
 
 @pytest.fixture(scope="module", params=WIRES, ids=str)
@@ -86,9 +89,21 @@ async def client(server: Gate) -> AsyncIterator[grpc.aio.Channel]:
         yield connected
 
 
+def health_of(client: grpc.aio.Channel) -> Any:  # noqa: ANN401 - the stubs of these packages know no methods
+    """Give the client of the health service."""
+    return health_pb2_grpc.HealthStub(client)
+
+
+def reflection_of(client: Any) -> Any:  # noqa: ANN401 - see above
+    """Give the client of the reflection service."""
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub
+    return stub(client)
+
+
 async def check(client: grpc.aio.Channel, request: CheckRequest, *, seconds: float = CALL_SECONDS_MAX) -> CheckResponse:
     """Make a Check."""
-    return await external_auth_pb2_grpc.AuthorizationStub(client).Check(request, timeout=seconds)
+    answer: CheckResponse = await external_auth_pb2_grpc.AuthorizationStub(client).Check(request, timeout=seconds)
+    return answer
 
 
 async def code_of(call: Awaitable[object]) -> grpc.StatusCode:
@@ -98,9 +113,23 @@ async def code_of(call: Awaitable[object]) -> grpc.StatusCode:
     return failure.value.code()
 
 
-async def released(server: Gate) -> float:
-    """Count the reservations that a cancelled Check has released so far."""
-    return (await server.metrics()).value("extauthz_reservations_ended_total", "released", "cancellation")
+@asynccontextmanager
+async def stalled_store(server: Gate) -> AsyncIterator[None]:
+    """Keep the store's answers back inside the block, in which one reservation is made and has to be released."""
+
+    async def released() -> float:
+        return (await server.metrics()).value("extauthz_reservations_ended_total", "released", "cancellation")
+
+    async def one_more() -> bool:
+        return before + 1 == await released()
+
+    before = await released()
+    server.ledger.answers.clear()
+    try:
+        yield
+        await eventually(one_more, what="the reservation is released")
+    finally:
+        server.ledger.answers.set()
 
 
 @pytest.mark.parametrize(
@@ -134,41 +163,39 @@ async def test_a_list_is_pruned_message_by_message(client: grpc.aio.Channel) -> 
     await stream.done_writing()
 
     assert ProcessingMode.BUFFERED == first.mode_override.response_body_mode
-    assert (
-        b'{"object":"list","data":[{"id":"local-llama"}]}' == second.response_body.response.body_mutation.body
-    )
+    assert b'{"object":"list","data":[{"id":"local-llama"}]}' == second.response_body.response.body_mutation.body
     assert grpc.aio.EOF == await stream.read()
 
 
 async def test_logged_ends_settle(server: Gate, client: grpc.aio.Channel) -> None:
     """AccessLogService books each batch while its stream goes on: 10 in and 20 out of gpt-4o are 225,000 nano-USD."""
-    before = (await server.metrics()).spent.get(("team:research", "lifetime"), 0)
+
+    async def spent() -> int:
+        return (await server.metrics()).spent.get(("team:research", "lifetime"), 0)
+
+    before = await spent()
     answers = [await check(client, a_check(PAID)) for _ in range(2)]
     stream = als_pb2_grpc.AccessLogServiceStub(client).StreamAccessLogs(timeout=CALL_SECONDS_MAX)
-
-    for booked, answer in enumerate(answers, start=1):
+    for answer in answers:
+        open_before = await server.ledger.open_count()
         await stream.write(an_ending(answer, input_tokens=10, output_tokens=20))
-
-        async def spent() -> int:
-            return (await server.metrics()).spent["team:research", "lifetime"] - before
-
-        expected = booked * 225_000
-        await eventually(lambda: _equals(spent, expected), what=f"{expected} are spent")  # noqa: B023 - awaited here
+        await eventually(partial(open_falls_below, server, open_before), what="the reservation ends")
     await stream.done_writing()
-    await stream
 
     assert grpc.StatusCode.OK == await stream.code()
+    assert before + 2 * 225_000 == await spent()
     assert 0 == await server.ledger.open_count()
 
 
-async def _equals(ask: Callable[[], Awaitable[int]], expected: int) -> bool:
-    return expected == await ask()
+async def open_falls_below(server: Gate, count: int) -> bool:
+    """Tell whether fewer reservations are open than that."""
+    return await server.ledger.open_count() < count
 
 
 @pytest.mark.parametrize("service", ["", *SERVICES])
 async def test_health_is_told_for_each_service(client: grpc.aio.Channel, service: str) -> None:
     """Health answers for the server and for each of Envoy's services, at once and to a watcher."""
-    health = health_pb2_grpc.HealthStub(client)
+    health = health_of(client)
     request = health_pb2.HealthCheckRequest(service=service)
 
     asked = await health.Check(request, timeout=CALL_SECONDS_MAX)
@@ -183,14 +210,12 @@ async def test_health_of_an_unknown_service_is_not_found(client: grpc.aio.Channe
     """Health does not answer for what is not served."""
     request = health_pb2.HealthCheckRequest(service="extauthz.nothing")
 
-    assert grpc.StatusCode.NOT_FOUND == await code_of(
-        health_pb2_grpc.HealthStub(client).Check(request, timeout=CALL_SECONDS_MAX)
-    )
+    assert grpc.StatusCode.NOT_FOUND == await code_of(health_of(client).Check(request, timeout=CALL_SECONDS_MAX))
 
 
 async def test_reflection_lists_and_describes(client: grpc.aio.Channel) -> None:
     """Reflection names every service and gives the files that describe them."""
-    stream = reflection_pb2_grpc.ServerReflectionStub(client).ServerReflectionInfo(timeout=CALL_SECONDS_MAX)
+    stream = reflection_of(client).ServerReflectionInfo(timeout=CALL_SECONDS_MAX)
     await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     listed = await stream.read()
     await stream.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICES[0]))
@@ -204,49 +229,30 @@ async def test_reflection_lists_and_describes(client: grpc.aio.Channel) -> None:
 
 async def test_a_check_whose_deadline_passes_reserves_nothing(server: Gate, client: grpc.aio.Channel) -> None:
     """The Check is cancelled in the middle, and what it had reserved is released at once."""
-    before = await released(server)
-    server.ledger.answers.clear()
-    try:
-        # With its usual patience the Check would answer 503 just in time.
-        with patch("extauthz.adapters.check.ANSWER_RESERVE_S", -CALL_SECONDS_MAX):
+    # With its usual patience the Check would answer 503 just in time.
+    with patch("extauthz.adapters.check.ANSWER_RESERVE_S", -CALL_SECONDS_MAX):
+        async with stalled_store(server):
             code = await code_of(check(client, a_check(PAID), seconds=SHORT_SECONDS))
-            await eventually(lambda: _equals_count(server, before + 1), what="the reservation is released")
-    finally:
-        server.ledger.answers.set()
 
     assert grpc.StatusCode.DEADLINE_EXCEEDED == code
     assert 0 == await server.ledger.open_count()
 
 
-async def _equals_count(server: Gate, expected: float) -> bool:
-    return expected == await released(server)
-
-
 async def test_a_check_that_the_client_cancels_reserves_nothing(server: Gate, client: grpc.aio.Channel) -> None:
     """Envoy cancels the Check when its client leaves: what was reserved is released at once."""
-    before = await released(server)
-    server.ledger.answers.clear()
-    try:
+    async with stalled_store(server):
         call = external_auth_pb2_grpc.AuthorizationStub(client).Check(a_check(PAID), timeout=CALL_SECONDS_MAX)
         await eventually(server.ledger.open_count, what="the money is held")
         call.cancel()
-        await eventually(lambda: _equals_count(server, before + 1), what="the reservation is released")
-    finally:
-        server.ledger.answers.set()
 
     assert call.cancelled()
     assert 0 == await server.ledger.open_count()
 
 
 async def test_a_check_that_the_store_keeps_waiting_is_answered_in_time(server: Gate, client: grpc.aio.Channel) -> None:
-    """Before the deadline passes the Check is a decided 503, and what the store may have reserved is released."""
-    before = await released(server)
-    server.ledger.answers.clear()
-    try:
+    """Before the deadline passes the Check is a decided 503, and what the store has reserved is released."""
+    async with stalled_store(server):
         answer = await check(client, a_check(PAID), seconds=SHORT_SECONDS)
-        await eventually(lambda: _equals_count(server, before + 1), what="the reservation is released")
-    finally:
-        server.ledger.answers.set()
 
     assert 503 == answer.denied_response.status.code
     assert 0 == await server.ledger.open_count()
@@ -264,7 +270,7 @@ async def test_a_message_above_4_mib_is_refused(client: grpc.aio.Channel) -> Non
 async def test_an_unknown_method_is_unimplemented(client: grpc.aio.Channel) -> None:
     """A client of a newer API learns that its method is not here."""
     for method in (f"/{SERVICES[0]}/Nothing", "/nothing.Nothing/Nothing"):
-        unknown = client.unary_unary(method, response_deserializer=CheckResponse.FromString)
+        unknown: Any = client.unary_unary(method)
 
         assert grpc.StatusCode.UNIMPLEMENTED == await code_of(unknown(b"", timeout=CALL_SECONDS_MAX))
 
@@ -274,36 +280,36 @@ async def test_a_port_belongs_to_one_server(server: Gate, tmp_path: Path) -> Non
     config = tmp_path / "config.yaml"
     config.write_text(configured(server.wire, server.certificates, port=server.grpc_port), encoding="utf-8")
 
-    with pytest.raises(OSError, match=rf"cannot listen on {LOOPBACK}:{server.grpc_port} .*choose another"):
+    with pytest.raises(OSError, match=rf"cannot listen on {LOOPBACK}:{server.grpc_port} .*choose an address"):
         async with running(load(config, {}), new_logger(io.StringIO())):
             pass
 
 
-async def process(client: grpc.aio.Channel) -> object:
-    """Open a stream of ExternalProcessor."""
-    stream = external_processor_pb2_grpc.ExternalProcessorStub(client).Process(
-        iter([ProcessingRequest(request_headers=HttpHeaders())]), timeout=CALL_SECONDS_MAX
-    )
-    return await anext(aiter(stream))
+async def ask(client: grpc.aio.Channel, metadata: Metadata) -> object:
+    """Make a Check."""
+    stub = external_auth_pb2_grpc.AuthorizationStub(client)
+    return await stub.Check(a_check(FREE), metadata=metadata, timeout=CALL_SECONDS_MAX)
 
 
-async def log(client: grpc.aio.Channel) -> object:
-    """Open a stream of AccessLogService."""
+async def process(client: grpc.aio.Channel, metadata: Metadata) -> object:
+    """Open a stream of ExternalProcessor and read from it."""
+    stub = external_processor_pb2_grpc.ExternalProcessorStub(client)
+    messages = iter([ProcessingRequest(request_headers=HttpHeaders())])
+    return await anext(aiter(stub.Process(messages, metadata=metadata, timeout=CALL_SECONDS_MAX)))
+
+
+async def log(client: grpc.aio.Channel, metadata: Metadata) -> object:
+    """Write into a stream of AccessLogService."""
+    stub = als_pb2_grpc.AccessLogServiceStub(client)
     messages = iter([StreamAccessLogsMessage()])
-    return await als_pb2_grpc.AccessLogServiceStub(client).StreamAccessLogs(messages, timeout=CALL_SECONDS_MAX)
+    return await stub.StreamAccessLogs(messages, metadata=metadata, timeout=CALL_SECONDS_MAX)
 
 
-async def reflect(client: grpc.aio.Channel) -> object:
+async def reflect(client: grpc.aio.Channel, metadata: Metadata) -> object:
     """Ask reflection for the services."""
-    stream = reflection_pb2_grpc.ServerReflectionStub(client).ServerReflectionInfo(
-        iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=CALL_SECONDS_MAX
-    )
-    return await anext(aiter(stream))
-
-
-async def ask(client: grpc.aio.Channel) -> object:
-    """Make a Check about a free model."""
-    return await check(client, a_check(FREE))
+    stub = reflection_of(client)
+    messages = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    return await anext(aiter(stub.ServerReflectionInfo(messages, metadata=metadata, timeout=CALL_SECONDS_MAX)))
 
 
 CALLS: dict[str, Call] = {"Check": ask, "Process": process, "StreamAccessLogs": log, "ServerReflectionInfo": reflect}
@@ -323,44 +329,37 @@ CALLS: dict[str, Call] = {"Check": ask, "Process": process, "StreamAccessLogs": 
 async def test_every_service_asks_for_the_token(
     guarded: Gate,
     call: Call,
-    metadata: tuple[tuple[str, str], ...],
+    metadata: Metadata,
     passes: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
     """Without the shared token every method is UNAUTHENTICATED; with it, it is served."""
-    async with channel(guarded.wire, guarded.certificates, guarded.grpc_port, metadata) as client:
+    async with guarded.channel() as client:
         if passes:
-            assert await call(client) is not None
+            assert await call(client, metadata) is not None
         else:
-            assert grpc.StatusCode.UNAUTHENTICATED == await code_of(call(client))
+            assert grpc.StatusCode.UNAUTHENTICATED == await code_of(call(client, metadata))
 
 
 async def test_health_needs_no_token(guarded: Gate) -> None:
     """Kubernetes' probes can send none."""
     async with guarded.channel() as client:
-        health = health_pb2_grpc.HealthStub(client)
+        health = health_of(client)
         answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS_MAX)
 
     assert SERVING == answer.status
 
 
-@pytest.fixture
-def encrypted(server: Gate) -> Gate:
-    """Give a server that speaks TLS."""
-    if not server.wire.tls:
-        pytest.skip("this wire is in plain text")
-    return server
-
-
-async def test_only_those_get_in_whom_tls_lets_in(encrypted: Gate, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wire", ENCRYPTED, indirect=True, ids=str)
+async def test_only_those_get_in_whom_tls_lets_in(server: Gate, tmp_path: Path) -> None:
     """Plain text, and where clients prove themselves no certificate or one of a stranger, reach no service."""
     strangers = Certificates(tmp_path)
-    mine = encrypted.certificates
+    mine = server.certificates
     strange_client = grpc.ssl_channel_credentials(
         mine.ca.read_bytes(), strangers.client_key.read_bytes(), strangers.client_cert.read_bytes()
     )
-    address = f"{LOOPBACK}:{encrypted.grpc_port}"
+    address = f"{LOOPBACK}:{server.grpc_port}"
     refused = [grpc.aio.insecure_channel(address)]
-    if encrypted.wire.client_ca:
+    if server.wire.client_ca:
         refused += [grpc.aio.secure_channel(address, given) for given in (mine.channel_credentials(), strange_client)]
 
     for client in refused:
@@ -368,9 +367,10 @@ async def test_only_those_get_in_whom_tls_lets_in(encrypted: Gate, tmp_path: Pat
             assert grpc.StatusCode.UNAVAILABLE == await code_of(check(client, a_check(FREE)))
 
 
-async def test_a_renewed_certificate_is_served_without_a_restart(encrypted: Gate, client: grpc.aio.Channel) -> None:
+@pytest.mark.parametrize("wire", ENCRYPTED, indirect=True, ids=str)
+async def test_a_renewed_certificate_is_served_without_a_restart(server: Gate, client: grpc.aio.Channel) -> None:
     """Once the files are replaced, the next handshake gets the new certificate; connections that stand stay."""
-    port, certificates = encrypted.grpc_port, encrypted.certificates
+    port, certificates = server.grpc_port, server.certificates
     first = await certificates.served_on(port)
     certificates.renew()
     second = await certificates.served_on(port)
@@ -379,9 +379,10 @@ async def test_a_renewed_certificate_is_served_without_a_restart(encrypted: Gate
     assert OK == (await check(client, a_check(FREE))).status.code
 
 
-async def test_half_a_change_of_files_breaks_nothing(encrypted: Gate) -> None:
+@pytest.mark.parametrize("wire", ENCRYPTED, indirect=True, ids=str)
+async def test_half_a_change_of_files_breaks_nothing(server: Gate) -> None:
     """A certificate without its key yet, or none at all, leaves the old one in force until the change is whole."""
-    port, certificates = encrypted.grpc_port, encrypted.certificates
+    port, certificates = server.grpc_port, server.certificates
     before = await certificates.served_on(port)
     old_cert, old_key = certificates.cert.read_bytes(), certificates.key.read_bytes()
     certificates.renew()

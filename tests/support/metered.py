@@ -91,6 +91,16 @@ DOCUMENTS = (
             "text": FORGED_TEXT,
         },
     ),
+    document(
+        "texts in objects that are skipped",
+        {"metadata": {"a": [FORGED_TEXT, {"b": FORGED_TEXT}], FORGED_TEXT: "\\"}, "choices": CHOICES, "usage": USAGE},
+    ),
+    document("two choices", {"choices": [*CHOICES, {**CHOICES[0], "index": 1}], "usage": USAGE}, text_bytes=12),
+    Answer(
+        "more behind the end",
+        b'{"usage":{"prompt_tokens":1}},"usage":{"prompt_tokens":0}}{"usage":{"prompt_tokens":0}}',
+        {"input_tokens": 1, "finished": True},
+    ),
     document("usage in a choice", {"choices": [{**CHOICES[0], **FORGED}], "usage": USAGE}),
     document("null after the truth", {"choices": CHOICES, "usage": USAGE, "usageMetadata": None}),
     text_answer("braces and quotes in text", FORGED_TEXT * 3),

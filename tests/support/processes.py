@@ -11,13 +11,17 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from inspect import isawaitable
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, overload
 
 LOOPBACK = "127.0.0.1"
 WAIT_SECONDS = 10.0
+# A program's start reads much from disk, and on a busy machine it waits for its turn.
+START_SECONDS = 40.0
 POLL_SECONDS = 0.02
 STOP_SECONDS = 10.0
 OUTPUT_BYTES_MAX = 256 * 1024
@@ -142,6 +146,16 @@ class Process:
         if self.returncode is None:
             self._running.send_signal(number)
 
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Stand still inside the block, every thread of it: alive for the kernel, and deaf."""
+        self.send(signal.SIGSTOP)
+        try:
+            await eventually(self._stands, what=f"{self.name} stands still")
+            yield
+        finally:
+            self.send(signal.SIGCONT)
+
     async def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for its end and for the last of its output, and give the exit code.
 
@@ -156,7 +170,7 @@ class Process:
         """Wait until it writes a line that holds `text`, and give the line."""
         return await eventually(lambda: self._alive_until(self._find(text)), seconds, f"{self.name} writes {text!r}")
 
-    async def wait_for_port(self, port: int, seconds: float = WAIT_SECONDS) -> None:
+    async def wait_for_port(self, port: int, seconds: float = START_SECONDS) -> None:
         """Wait until it listens on a loopback port."""
 
         async def answers() -> bool:
@@ -173,6 +187,11 @@ class Process:
     def _reading(self) -> asyncio.Task[None]:
         assert self._reader is not None, "start the process first: async with Process(...)"
         return self._reader
+
+    def _stands(self) -> bool:
+        # The state is the first word after the program's name, which stands in brackets and may hold blanks.
+        threads = [path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        return all(stat.rpartition(")")[2].split()[0] == "T" for stat in threads)
 
     async def _read(self) -> None:
         stream = self._running.stdout

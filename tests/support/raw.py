@@ -1,9 +1,9 @@
-"""HTTP/1.1 as bytes, for requests that no honest client would send."""
+"""HTTP/1.1 as bytes, for requests that no honest client would send, and answers that no honest upstream would give."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    trailers: Mapping[str, str]
 
 
 def chunked(body: bytes) -> bytes:
@@ -57,14 +58,30 @@ async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 
 async def _read(reader: asyncio.StreamReader) -> Reply:
+    start, headers = await read_head(reader)
+    body, trailers = await read_body(reader, headers)
+    return Reply(int(start.split(" ")[1]), headers, body, trailers)
+
+
+async def read_head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
+    """Read the start of a message: its first line and its headers."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    return head[0], _fields(head[1:])
+
+
+async def read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
+    """Read the body that the headers announce, and its trailers."""
+    if headers.get("transfer-encoding") != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", "0"))), {}
     body = b""
-    if headers.get("transfer-encoding") == "chunked":
-        while size := int(await reader.readuntil(b"\r\n"), 16):
-            body += await reader.readexactly(size)
-            await reader.readuntil(b"\r\n")
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += await reader.readexactly(size)
         await reader.readuntil(b"\r\n")
-    else:
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Reply(int(head[0].split(" ")[1]), headers, body)
+    lines = []
+    while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+        lines.append(line.decode("latin-1").strip())
+    return body, _fields(lines)
+
+
+def _fields(lines: Iterable[str]) -> dict[str, str]:
+    return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}

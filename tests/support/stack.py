@@ -25,15 +25,20 @@ Labels = tuple[str, ...]
 
 
 class GateProcess:
-    """`extauthz serve` with a configuration, running and ready while the `async with` block does."""
+    """`extauthz serve` with a configuration, running and ready while the `async with` block does.
 
-    def __init__(self, config: str, *, environment: Mapping[str, str] | None = None) -> None:
+    `module` may be another that takes the same commands, such as `tests.support.faulty`.
+    """
+
+    def __init__(
+        self, config: str, *, environment: Mapping[str, str] | None = None, module: str = "extauthz"
+    ) -> None:
         self._folder = TemporaryDirectory(prefix="extauthz-")
         self.config = Path(self._folder.name) / "config.yaml"
         self.config.write_text(dedent(config), encoding="utf-8")
         self.grpc_port, self.http_port = free_port(), free_port()
         self.process = Process(
-            *(sys.executable, "-m", "extauthz", "serve", "--config", self.config),
+            *(sys.executable, "-m", module, "serve", "--config", self.config),
             *("--grpc", f"{LOOPBACK}:{self.grpc_port}", "--http", f"{LOOPBACK}:{self.http_port}"),
             environment=environment,
         )
@@ -133,11 +138,12 @@ async def stack(
     edit: Callable[[Document], Document] = lambda document: document,
     environment: Mapping[str, str] | None = None,
     models: Sequence[str] = MODELS,
+    module: str = "extauthz",
 ) -> AsyncIterator[Stack]:
     """Start upstream, server and Envoy around the block. Heartbeats come every second; the upstream lists `models`."""
     async with AsyncExitStack() as running:
         upstream = await running.enter_async_context(ScriptedUpstream(models))
-        gate = await running.enter_async_context(GateProcess(config, environment=environment))
+        gate = await running.enter_async_context(GateProcess(config, environment=environment, module=module))
         chosen = options(replace(options_for(upstream.port, gate.grpc_port), heartbeat_seconds=1.0))
         envoy = await running.enter_async_context(EnvoyProcess(chosen, version, edit))
         yield Stack(upstream, gate, envoy)

@@ -16,13 +16,15 @@ from tests.support.processes import LOOPBACK
 class Certificates:
     """An authority of its own, and the certificate and key of one server, in a folder.
 
-    `renew` replaces the server's two files by new ones of the same authority, each in one step.
+    The server is `hosts`, by default loopback. `renew` replaces the server's two files by new ones of the same
+    authority, each in one step.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *hosts: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca, self.cert, self.key = (folder / f"{name}.pem" for name in ("ca", "cert", "key"))
         self.client_cert, self.client_key = (folder / f"client-{name}.pem" for name in ("cert", "key"))
+        self._hosts = hosts or ("localhost", LOOPBACK)
         self._authority = trustme.CA()
         self._authority.cert_pem.write_to_path(self.ca)
         client = self._authority.issue_cert("envoy.gateway")
@@ -32,7 +34,7 @@ class Certificates:
 
     def renew(self) -> None:
         """Give the server a new certificate."""
-        issued = self._authority.issue_cert("localhost", LOOPBACK)
+        issued = self._authority.issue_cert(*self._hosts)
         for path, blob in ((self.key, issued.private_key_pem), (self.cert, issued.cert_chain_pems[0])):
             new = path.with_suffix(".new")
             blob.write_to_path(new)

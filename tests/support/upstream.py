@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType, TracebackType
 from typing import Self, assert_never
+from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -233,7 +234,7 @@ class ScriptedUpstream:
 
     def _discovery(self, path: str) -> Play:
         _, models, name = path.partition("/models")
-        name = name.removeprefix("/")
+        name = unquote(name.removeprefix("/"))
         if not models:
             return Play((Head(), b"{}"))
         if not name:

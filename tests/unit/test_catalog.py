@@ -107,6 +107,14 @@ def test_fallbacks_without_the_provider() -> None:
     assert not led.is_free("local/llama")
 
 
+def test_fallbacks_of_an_alias() -> None:
+    """Fallbacks may be written under the name that clients use."""
+    led = catalog(free("m"), paid("paid"), aliases=(Alias("other", "m"),), fallbacks=({"other": ("paid",)},))
+
+    assert led.is_free("m")
+    assert not led.is_free("other")
+
+
 class TestFind:
     """From a name to a model."""
 

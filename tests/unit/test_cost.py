@@ -49,10 +49,11 @@ def test_only_the_total_is_rounded() -> None:
 
 
 def test_no_digit_is_lost() -> None:
-    """A price with more digits than Decimal's default precision still counts exactly."""
-    prices = Prices(Decimal("100.000000000" + "0" * 30 + "1"), Decimal(0))
+    """Prices with more digits than Decimal keeps by default add up exactly: two that make one nano-USD are one."""
+    third = Decimal(f"0.{'3' * 30}e-9")
+    prices = Prices(third, Decimal(f"0.{'6' * 29}7e-9"))
 
-    assert cost(prices, TokenUsage(1, 0)) == 100_000_000_001
+    assert cost(prices, TokenUsage(1, 1)) == 1
 
 
 def test_dearest_looks_through_missing_kinds() -> None:

@@ -14,7 +14,7 @@ from extauthz.pricing.estimate import (
     USUAL_MODELS_MAX,
     USUAL_SAMPLES_MAX,
     USUAL_SAMPLES_MIN,
-    UsualOutput,
+    UsualTokens,
     estimate,
 )
 
@@ -129,6 +129,14 @@ def test_most_that_it_can_cost(asked: Ask, reached: Reach, endpoint: Endpoint, c
     assert cost_nanousd_max == result.cost_nanousd_max
 
 
+def test_the_most_is_never_below_the_estimate() -> None:
+    """A model whose answers are longer than the dear default has them in its maximum too."""
+    usual = OUTPUT_TOKENS_UNBOUNDED * 2
+    result = estimate(ask(), reach(), endpoint=Endpoint.OPAQUE, usual_output_tokens=usual, image_tokens=0)
+
+    assert result.cost_nanousd <= result.cost_nanousd_max
+
+
 def test_unseen_bytes_count_as_text() -> None:
     """What is missing of a truncated body is held as if it were text."""
     seen = estimate(
@@ -146,12 +154,12 @@ def test_unseen_bytes_count_as_text() -> None:
     assert seen == unseen
 
 
-class TestUsualOutput:
+class TestUsualTokens:
     """What answers of a model usually need."""
 
     def test_starts_at_the_configured_value(self) -> None:
         """A few answers are no habit yet."""
-        usual = UsualOutput(512)
+        usual = UsualTokens(512)
         for _ in range(USUAL_SAMPLES_MIN - 1):
             usual.observe("m", 10)
 
@@ -159,7 +167,7 @@ class TestUsualOutput:
 
     def test_follows_the_answers(self) -> None:
         """Of a hundred answers, 95 need no more than that."""
-        usual = UsualOutput(512)
+        usual = UsualTokens(512)
         for output_tokens in range(1, 101):
             usual.observe("m", output_tokens)
 
@@ -168,7 +176,7 @@ class TestUsualOutput:
 
     def test_forgets_old_answers(self) -> None:
         """Only the last answers count."""
-        usual = UsualOutput(512)
+        usual = UsualTokens(512)
         for output_tokens in [9_000] * USUAL_SAMPLES_MAX + [10] * USUAL_SAMPLES_MAX:
             usual.observe("m", output_tokens)
 
@@ -176,7 +184,7 @@ class TestUsualOutput:
 
     def test_fixed_learns_nothing(self) -> None:
         """`estimate: fixed` pins the value."""
-        usual = UsualOutput(512, fixed=True)
+        usual = UsualTokens(512, fixed=True)
         for _ in range(USUAL_SAMPLES_MIN):
             usual.observe("m", 10)
 
@@ -184,7 +192,7 @@ class TestUsualOutput:
 
     def test_remembers_a_bounded_number_of_models(self) -> None:
         """The model that has been silent longest is forgotten."""
-        usual = UsualOutput(512)
+        usual = UsualTokens(512)
         for name in ["busy", *(str(number) for number in range(USUAL_MODELS_MAX - 1)), "busy", "one too many"]:
             for _ in range(USUAL_SAMPLES_MIN):
                 usual.observe(name, 10)

@@ -125,6 +125,34 @@ def test_other_events_stay(meter: Meter, data: str) -> None:
     assert answer.body == meter.read(answer, range(1, len(answer.body)), edits=True)[1]
 
 
+@pytest.mark.parametrize("data", ['{"choices":[]}', '{"choices":[],"usage":null}', '{"choices":[],"usage":{}}'])
+def test_usage_of_one_event_does_not_take_out_another(meter: Meter, data: str) -> None:
+    """What an event said is forgotten with it."""
+    answer = stream("running totals", delta("a", usage=USAGE), data, "[DONE]", expected={})
+
+    assert answer.body == meter.read(answer, edits=True)[1]
+
+
+@pytest.mark.parametrize(
+    ("event", "left"),
+    [
+        (f"id: 1\ndata: {USAGE_ONLY}\nid: 2\n\n", ""),
+        (f": ping\n\ndata: {USAGE_ONLY}\n\n: ping\n\n", ": ping\n\n: ping\n\n"),
+        (f"data: {USAGE_ONLY}", ""),
+        (f"data: {USAGE_ONLY}\r\n\r", ""),
+    ],
+    ids=["with other fields", "between comments", "with no end", "with half an end"],
+)
+def test_the_whole_usage_event_is_taken_out_and_no_more(meter: Meter, event: str, left: str) -> None:
+    """An event is all of its lines, and what stands between events is not part of one."""
+    first = f"data: {delta('a')}\n\n"
+    answer = Answer("edited", (first + event).encode(), {}, EVENT_STREAM)
+    expected = (first + left).encode()
+
+    assert expected == meter.read(answer, edits=True)[1]
+    assert expected == meter.read(answer, range(1, len(answer.body)), edits=True)[1]
+
+
 def test_an_event_too_large_to_hold_back_passes(meter: Meter) -> None:
     """What the meter keeps of a stream has a maximum; an event above it goes on in pieces and whole."""
     huge = '{"choices":[],"usage":{"prompt_tokens":1},"x":"' + "x" * 20_000 + '"}'

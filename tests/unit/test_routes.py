@@ -94,7 +94,7 @@ def test_understood_inference(method: str, path: str, route: Route) -> None:
         "/moderations",
         "/batches",
         "/files",
-        "/v1beta/models/gemini-pro:generateContent",
+        "/v1beta/models/gemini-pro",
         "/anthropic/v1/messages",
         "/Bedrock/model/claude/invoke",
         "/vertex_ai/x",
@@ -155,9 +155,25 @@ def test_opaque_inference(method: str, path: str) -> None:
         pytest.param("GET", "http://host/v1/models", OPAQUE, id="absolute form"),
         pytest.param("GET", "?/v1/models", OPAQUE, id="only a query"),
         pytest.param("GET", "/health/" + "x" * PATH_CHARS_MAX, OPAQUE, id="too long"),
-        pytest.param("GET", "/v1/models/gemini-pro:generateContent", OPAQUE, id="a call in Google's form"),
-        pytest.param("GET", "/v1/models/gemini/pro:streamGenerateContent", OPAQUE, id="a streaming one"),
-        pytest.param("GET", "/v1/models/gemini-pro%3AcountTokens", OPAQUE, id="an escaped one"),
+        pytest.param(
+            "GET",
+            "/v1/models/gemini-pro:generateContent",
+            call(Endpoint.OPAQUE, "gemini-pro"),
+            id="a call in Google's form",
+        ),
+        pytest.param(
+            "GET",
+            "/v1/models/gemini/pro:streamGenerateContent",
+            call(Endpoint.OPAQUE, "gemini/pro"),
+            id="a streaming one",
+        ),
+        pytest.param(
+            "GET", "/v1/models/gemini-pro%3AcountTokens", call(Endpoint.OPAQUE, "gemini-pro"), id="an escaped one"
+        ),
+        pytest.param(
+            "POST", "/v1beta/models/gemini-pro:generateContent", call(Endpoint.OPAQUE, "gemini-pro"), id="a beta one"
+        ),
+        pytest.param("POST", "/v1/models/free/../paid:countTokens", OPAQUE, id="Google's form with two readings"),
         pytest.param("GET", "/v1/models/chat/completions", OPAQUE, id="a model id that is a call"),
         pytest.param("GET", "/v1/models/x%2Fembeddings", OPAQUE, id="a model id that ends in a call"),
         pytest.param("GET", "/v1/models/images/generations", OPAQUE, id="a model id that is another call"),
@@ -220,6 +236,16 @@ def test_preflight(path: str) -> None:
     assert classify("POST", path, PREFLIGHT) != INFO
     for missing in PREFLIGHT:
         assert classify("OPTIONS", path, {name: PREFLIGHT[name] for name in PREFLIGHT if name != missing}) != INFO
+
+
+@pytest.mark.parametrize("name", ["x-http-method-override", "x-http-method", "x-method-override"])
+def test_method_override(name: str) -> None:
+    """A method that some framework reads elsewhere makes no discovery, no page and no preflight."""
+    override = {name: ("POST",)}
+
+    assert OPAQUE == classify("GET", "/v1/models", override)
+    assert OTHER == classify("GET", "/health", override)
+    assert CHAT == classify("OPTIONS", "/v1/chat/completions", {**PREFLIGHT, **override})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""`extauthz` with a store, or a server, that fails on command: `python -m tests.support.faulty serve …`.
+
+The file that FAULT_FILE names holds the Fault of the moment, so that a running server can fall ill and recover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from unittest.mock import patch
+
+from extauthz.cli import main
+from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.pruning import prune
+from extauthz.domain.reservation import Hold, Lease
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.base import Ending, Reserve, ReserveResult
+from extauthz.ledger.memory import MemoryLedger
+
+FAULT_FILE = "FAULT_FILE"
+
+
+class Fault(StrEnum):
+    """What is wrong."""
+
+    NONE = ""
+    AWAY = "away"  # the store answers nothing that a request or its ending asks for
+    MUTE = "mute"  # the store does what a request asks for, and never answers it
+    BUG = "bug"  # code of ours raises what nobody expects
+
+
+def fault() -> Fault:
+    """Read what is wrong at this moment."""
+    return Fault(Path(os.environ[FAULT_FILE]).read_text(encoding="utf-8"))
+
+
+class FaultyLedger(MemoryLedger):
+    """A memory store that fails as the file says."""
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Reserve, unless something is wrong."""
+        _fail()
+        result = await super().reserve(request)
+        await _hang()
+        return result
+
+    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+        """Tell how counters stand, unless something is wrong."""
+        _fail()
+        await _hang()
+        return await super().standings(limits)
+
+    async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
+        """Settle, unless the store is away."""
+        _fail()
+        return await super().settle(hold, cost_nanousd)
+
+    async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
+        """Release, unless the store is away."""
+        if fault() is Fault.AWAY:
+            raise StoreUnavailableError("the store is away")
+        return await super().release(reservation_id, attempt=attempt)
+
+    async def renew(self, hold: Hold, lease: Lease) -> bool:
+        """Renew, unless something is wrong."""
+        _fail()
+        return await super().renew(hold, lease)
+
+
+def _fail() -> None:
+    match fault():
+        case Fault.AWAY:
+            raise StoreUnavailableError("the store is away")
+        case Fault.BUG:
+            raise ZeroDivisionError("somebody made a mistake")
+
+
+async def _hang() -> None:
+    if fault() is Fault.MUTE:
+        await asyncio.Event().wait()
+
+
+def _faulty_prune(body: bytes, visible: Callable[[str], bool]) -> bytes:
+    _fail()
+    return prune(body, visible)
+
+
+if __name__ == "__main__":
+    with patch("extauthz.server.MemoryLedger", FaultyLedger), patch("extauthz.adapters.ext_proc.prune", _faulty_prune):
+        main()

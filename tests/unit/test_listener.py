@@ -1,0 +1,115 @@
+"""The gRPC port: which server carries it, and what a person is told when it cannot be had."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import grpc.aio
+import pygrpc_native.aio
+import pytest
+
+from extauthz.adapters.listener import TOKEN_METADATA, TokenInterceptor, ensure_free, new_listener
+from extauthz.config.model import ServerKind, Settings, Tls
+from extauthz.domain.address import Address
+from tests.support.processes import LOOPBACK
+from tests.support.tls import Certificates
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Give certificates for the server and for clients."""
+    return Certificates(tmp_path_factory.mktemp("tls"))
+
+
+def settings(kind: ServerKind = ServerKind.AUTO, tls: Tls | None = None) -> Settings:
+    """Give the settings of a server on any free port."""
+    return Settings(server=kind, tls=tls).listening(grpc=f"{LOOPBACK}:0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "with_tls", "expected"),
+    [
+        (ServerKind.AUTO, False, pygrpc_native.aio.Server),
+        (ServerKind.NATIVE, False, pygrpc_native.aio.Server),
+        (ServerKind.GRPCIO, False, grpc.aio.Server),
+        (ServerKind.AUTO, True, grpc.aio.Server),
+        (ServerKind.GRPCIO, True, grpc.aio.Server),
+    ],
+)
+async def test_the_server_that_can_do_what_is_asked(
+    certificates: Certificates,
+    kind: ServerKind,
+    with_tls: bool,  # noqa: FBT001 - a column of the table
+    expected: type[grpc.aio.Server],
+) -> None:
+    """The native server carries plain text, grpcio carries TLS, and a configured one is taken."""
+    tls = Tls(cert=certificates.cert, key=certificates.key) if with_tls else None
+
+    server, port = new_listener(settings(kind, tls))
+    await server.start()
+    await server.stop(None)
+
+    assert port > 0
+    assert isinstance(server, expected)
+    assert (expected is pygrpc_native.aio.Server) is isinstance(server, pygrpc_native.aio.Server)
+
+
+def test_a_port_in_use_is_named_with_what_to_do() -> None:
+    """The line names the address, the reason and both ways to choose another one."""
+    with socket.create_server((LOOPBACK, 0)) as other:
+        address = Address(LOOPBACK, other.getsockname()[1])
+        with pytest.raises(OSError, match="in use") as failure:
+            ensure_free(address, "grpc")
+
+    assert (
+        f"cannot listen on {address} for grpc (Address already in use): choose an address of this machine that nobody "
+        "listens on, by --grpc or extauthz.listen.grpc"
+    ) == str(failure.value)
+    ensure_free(address, "grpc")
+
+
+@pytest.mark.parametrize(
+    ("replaced", "content", "named"),
+    [
+        pytest.param("cert", None, "tls.cert", id="no certificate"),
+        pytest.param("key", None, "tls.key", id="no key"),
+        pytest.param("client_ca", None, "tls.client_ca", id="no CA"),
+        pytest.param("cert", "junk", "tls.cert", id="a certificate that is none"),
+        pytest.param("key", "junk", "tls.key", id="a key that is none"),
+        pytest.param("key", "another's", "tls.key", id="the key of another certificate"),
+        pytest.param("client_ca", "junk", "tls.client_ca", id="a CA that is none"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(
+    certificates: Certificates, tmp_path: Path, replaced: str, content: str | None, named: str
+) -> None:
+    """A mistake in the TLS files is one line with the setting and the file, not `cannot listen`."""
+    bad = tmp_path / "bad.pem"
+    if content is not None:
+        bad.write_bytes(certificates.client_key.read_bytes() if content == "another's" else content.encode())
+    files = {"cert": certificates.cert, "key": certificates.key, "client_ca": certificates.ca, replaced: bad}
+
+    with pytest.raises(OSError, match="cannot be used") as failure:
+        new_listener(settings(tls=Tls(**files)))
+
+    assert f"{named} {bad}" in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("sent", [None, b"", b"s3cre", b"s3cret ", b"S3CRET"], ids=repr)
+async def test_nothing_but_the_token_passes(sent: bytes | None) -> None:
+    """A token is compared whole; the refusal does not depend on the method's handler."""
+    asked = []
+
+    class Details(grpc.HandlerCallDetails):
+        method = "/envoy.service.auth.v3.Authorization/Check"
+        invocation_metadata = () if sent is None else ((TOKEN_METADATA, sent),)
+
+    async def continuation(details: grpc.HandlerCallDetails) -> None:
+        asked.append(details)
+
+    handler = await TokenInterceptor("s3cret").intercept_service(continuation, Details())
+
+    assert handler is not None
+    assert [] == asked

@@ -1,0 +1,178 @@
+"""Verdicts as Envoy's CheckResponse, field by field."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+from google.rpc import code_pb2
+
+from extauthz._proto.envoy.config.core.v3.base_pb2 import HeaderValueOption
+from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
+from extauthz.adapters.holds import HoldCodec, public_id
+from extauthz.adapters.responses import Responses, answered, denied
+from extauthz.config.model import UpstreamAuthRule
+from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.prices import Estimate, Prices
+from extauthz.domain.reservation import Hold
+from extauthz.domain.verdict import Admit, AnswerModels, Deny, ModelsView, Pass, Reason
+from extauthz.domain.windows import Window
+
+HOLD = Hold(
+    id="6f1c",
+    reserved_at_ms=1_790_000_000_000,
+    counters=(Counter(Scope(ScopeKind.TEAM, ("research",)), Window("lifetime", 0, None)),),
+    model="gpt-4o",
+    prices=Prices(Decimal("1.5e-7"), Decimal("0.00001")),
+    estimate=Estimate(12, 512, 5_121_800, 99_000_000),
+    streamed=True,
+)
+SECRET = "sk-of-the-upstream"
+CODEC = HoldCodec(b"k" * 32)
+RESPONSES = Responses(CODEC)
+AS_IT_IS = UpstreamAuthRule.model_validate("pass")
+REMOVED = UpstreamAuthRule.model_validate("remove")
+SET = UpstreamAuthRule.model_validate({"set": SECRET})
+CREDENTIALS = {"api-key", "authorization", "x-api-key"}
+SENT = ("authorization", "accept-encoding", "x-extauthz-id", "x-extauthz-models", "content-type")
+
+
+def added(headers: list[HeaderValueOption]) -> dict[str, str]:
+    """Give headers by name, having made sure that each replaces what others wrote."""
+    assert {HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD} >= {header.append_action for header in headers}
+    return {header.header.key: header.header.value for header in headers}
+
+
+def metadata(response: CheckResponse) -> dict[str, object]:
+    """Give the dynamic metadata."""
+    return dict(response.dynamic_metadata.items())
+
+
+def test_an_open_door() -> None:
+    """A request that nothing is known about passes as it came, but for headers that are ours alone."""
+    response = RESPONSES.passed(Pass(Reason.OTHER_ROUTE), SENT, AS_IT_IS)
+
+    assert code_pb2.OK == response.status.code
+    assert {} == added(list(response.ok_response.headers))
+    assert ["x-extauthz-id", "x-extauthz-models"] == list(response.ok_response.headers_to_remove)
+    assert {} == added(list(response.ok_response.response_headers_to_add))
+    assert {"extauthz.reason": "other_route"} == metadata(response)
+
+
+def test_a_list_to_be_pruned() -> None:
+    """The response filter is told by header and by metadata, and the list comes uncompressed."""
+    response = RESPONSES.passed(Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY), SENT, AS_IT_IS)
+
+    assert {"x-extauthz-models": "free_only"} == added(list(response.ok_response.headers))
+    assert ["accept-encoding", "x-extauthz-id"] == list(response.ok_response.headers_to_remove)
+    assert {"extauthz.reason": "discovery_pruned", "extauthz.models": "free_only"} == metadata(response)
+
+
+def test_an_admission_carries_its_hold() -> None:
+    """The hold travels in the metadata; the client sees a hash of its id and what is left."""
+    verdict = Admit(Reason.WITHIN_BUDGET, HOLD, available_nanousd=1_500_000_000)
+    response = RESPONSES.admitted(verdict, SENT, AS_IT_IS, hide=False)
+    fields = metadata(response)
+
+    assert code_pb2.OK == response.status.code
+    assert {"extauthz.reason", "extauthz.r"} == fields.keys()
+    assert HOLD == CODEC.decode(str(fields["extauthz.r"]))
+    assert {"x-extauthz-reservation": public_id("6f1c"), "x-extauthz-available-usd": "1.5"} == added(
+        list(response.ok_response.response_headers_to_add)
+    )
+    assert "accept-encoding" in response.ok_response.headers_to_remove
+
+
+@pytest.mark.parametrize(
+    ("available_nanousd", "hide"),
+    [pytest.param(None, False, id="no limit"), pytest.param(1, True, id="hidden")],
+)
+def test_amounts_are_not_always_shown(available_nanousd: int | None, hide: bool) -> None:  # noqa: FBT001 - a column
+    """Where nothing limits, or where amounts are hidden, no amount reaches the client."""
+    verdict = Admit(Reason.WITHIN_BUDGET, HOLD, available_nanousd)
+    response = RESPONSES.admitted(verdict, SENT, AS_IT_IS, hide=hide)
+
+    assert {"x-extauthz-reservation"} == added(list(response.ok_response.response_headers_to_add)).keys()
+
+
+def test_usage_is_asked_for_by_a_boolean() -> None:
+    """The meter adds stream options only where it is told to: an empty text would be true in Lua."""
+    options = '{"include_usage":true}'
+    asked = RESPONSES.admitted(Admit(Reason.WITHIN_BUDGET, HOLD, stream_options=options), SENT, AS_IT_IS, hide=False)
+    not_asked = RESPONSES.admitted(Admit(Reason.WITHIN_BUDGET, HOLD), SENT, AS_IT_IS, hide=False)
+
+    assert metadata(asked)["extauthz.inject"] is True
+    assert options == metadata(asked)["extauthz.stream_options"]
+    assert not {"extauthz.inject", "extauthz.stream_options"} & metadata(not_asked).keys()
+
+
+@pytest.mark.parametrize(
+    ("rule", "set_headers", "removed"),
+    [
+        pytest.param(AS_IT_IS, {}, set(), id="pass"),
+        pytest.param(REMOVED, {}, CREDENTIALS, id="remove"),
+        # Envoy removes after it has set: the header that is set must not be among those that go.
+        pytest.param(SET, {"authorization": f"Bearer {SECRET}"}, CREDENTIALS - {"authorization"}, id="set"),
+    ],
+)
+def test_the_clients_credential(rule: UpstreamAuthRule, set_headers: dict[str, str], removed: set[str]) -> None:
+    """The upstream gets the client's credential, none, or its own, wherever the client had put its key."""
+    free = RESPONSES.passed(Pass(Reason.FREE_MODEL), SENT, rule)
+    paid = RESPONSES.admitted(Admit(Reason.WITHIN_BUDGET, HOLD), SENT, rule, hide=False)
+
+    for response in (free, paid):
+        assert set_headers == added(list(response.ok_response.headers))
+        assert removed == CREDENTIALS & set(response.ok_response.headers_to_remove)
+
+
+def test_a_list_is_answered_as_a_denial_of_200() -> None:
+    """Envoy sends the body of a denial as it is, whatever the status."""
+    response = answered(AnswerModels(Reason.DISCOVERY_PRUNED, ("local-llama",)))
+
+    assert code_pb2.OK != response.status.code
+    assert 200 == response.denied_response.status.code
+    assert {"content-type": "application/json"} == added(list(response.denied_response.headers))
+    assert ["local-llama"] == [model["id"] for model in json.loads(response.denied_response.body)["data"]]
+    assert {"extauthz.reason": "discovery_pruned"} == metadata(response)
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "should_retry", "headers"),
+    [
+        pytest.param(None, False, {"x-should-retry": "false"}, id="for good"),
+        pytest.param(60, False, {"x-should-retry": "false", "retry-after": "60"}, id="until the window resets"),
+        pytest.param(1, True, {"x-should-retry": "true", "retry-after": "1"}, id="for a moment"),
+    ],
+)
+def test_a_refusal_in_openais_shape(
+    retry_after_s: int | None,
+    should_retry: bool,  # noqa: FBT001 - a column of the table
+    headers: dict[str, str],
+) -> None:
+    """The body is an error of OpenAI's API; the headers tell its SDKs whether and when to try again."""
+    verdict = Deny(
+        Reason.BUDGET_EXCEEDED,
+        status=429,
+        type="budget_exceeded",
+        message="It is spent “everything”.",
+        code="429",
+        retry_after_s=retry_after_s,
+        should_retry=should_retry,
+        scope="team:research",
+    )
+    response = denied(verdict)
+
+    assert code_pb2.OK != response.status.code
+    assert 429 == response.denied_response.status.code
+    assert {"content-type": "application/json", **headers} == added(list(response.denied_response.headers))
+    assert {
+        "error": {"message": "It is spent “everything”.", "type": "budget_exceeded", "param": None, "code": "429"}
+    } == json.loads(response.denied_response.body)
+    assert {"extauthz.reason": "budget_exceeded"} == metadata(response)
+    assert "research" not in str(response)
+
+
+def test_no_secret_shows_in_a_text() -> None:
+    """Neither the rule with the upstream's key nor the parts of an answer's making print it."""
+    assert SECRET not in f"{SET!r} {SET} {RESPONSES!r} {CODEC!r}"
