@@ -60,17 +60,26 @@ def serve(path: Path, grpc: str | None, http: str | None) -> None:
 
 
 @main.command("check-config")
-@_CONFIG
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, mistakes included.")
 def check_config(path: Path, as_json: bool) -> None:
-    """Read the configuration and tell what is wrong with it."""
-    config = _load(path)
+    """Read the configuration FILE and tell what is wrong with it."""
+    try:
+        config = load(path, os.environ)
+    except ConfigError as error:
+        if as_json:
+            mistakes = [{"line": mistake.line, "message": mistake.message} for mistake in error.mistakes]
+            click.echo(json.dumps({"ok": False, "file": str(path), "mistakes": mistakes}))
+        else:
+            click.echo(str(error), err=True)
+        sys.exit(1)
+    models = len(config.catalog.listed())
     if as_json:
-        click.echo(json.dumps({"ok": True, "models": len(config.catalog.listed()), "notices": list(config.notices)}))
+        click.echo(json.dumps({"ok": True, "file": str(path), "models": models, "notices": list(config.notices)}))
         return
     for notice in config.notices:
         click.echo(notice)
-    click.echo(f"{path}: fine, {len(config.catalog.listed())} models, policy {config.settings.models_policy}")
+    click.echo(f"{path}: fine, {models} models, policy {config.settings.models_policy}")
 
 
 @main.command("envoy-config")

@@ -61,14 +61,17 @@ def ending_of(observation: Observation, rules: Settings) -> Settle | Release:
     match observation.outcome:
         case Outcome.FAILED:
             return Release()
-        case _ if report.usage is not None:
-            return Settle(cost(hold.prices, report.usage))
-        case Outcome.ANSWERED:
+        case Outcome.ABORTED if not report.finished:
+            # Usage that came before the end is a running total: Anthropic's message_start tells of one output token.
+            return Settle(max(abort_cost(hold, report, rules), _reported_cost(hold, report)))
+        case _ if report.usage is None:
             return Settle(_missing_usage(hold, report, rules.on_missing_usage))
-        case Outcome.ABORTED if report.finished:
-            return Settle(_missing_usage(hold, report, rules.on_missing_usage))
-        case Outcome.ABORTED:
-            return Settle(abort_cost(hold, report, rules))
+        case _:
+            return Settle(_reported_cost(hold, report))
+
+
+def _reported_cost(hold: Hold, report: Report) -> int:
+    return 0 if report.usage is None else cost(hold.prices, report.usage)
 
 
 def abort_cost(hold: Hold, report: Report, rules: Settings) -> int:

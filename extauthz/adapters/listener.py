@@ -38,22 +38,23 @@ def new_listener(settings: Settings) -> tuple[grpc.aio.Server, int]:
     Raises OSError when the address cannot be bound or a certificate cannot be read.
     """
     interceptors = [] if settings.token is None else [TokenInterceptor(settings.token.get_secret_value())]
+    credentials = None if settings.tls is None else _credentials(settings.tls)
+    address = settings.listen.grpc
+    ensure_free(address, "grpc")
     kind = settings.server
     if kind is ServerKind.AUTO:
         # pygrpc-native answers an empty Check 4.7 times as fast on one core, and has no TLS.
-        kind = ServerKind.NATIVE if settings.tls is None else ServerKind.GRPCIO
+        kind = ServerKind.NATIVE if credentials is None else ServerKind.GRPCIO
     server: grpc.aio.Server
     if kind is ServerKind.NATIVE:
         server = pygrpc_native.aio.server(interceptors=interceptors, options=_OPTIONS)
     else:
         server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
-    address = settings.listen.grpc
-    ensure_free(address, "grpc")
     try:
-        if settings.tls is None:
+        if credentials is None:
             port = server.add_insecure_port(str(address))
         else:
-            port = server.add_secure_port(str(address), _credentials(settings.tls))
+            port = server.add_secure_port(str(address), credentials)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address} for grpc: choose another address") from error
     return server, port

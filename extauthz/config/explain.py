@@ -17,6 +17,10 @@ from extauthz.config.values import Lenient
 
 Section = TypeVar("Section", bound=Lenient)
 
+# Of a long list of teams or keys, so many are compared with a name that is not among them, and so many are shown.
+COMPARED_NAMES_MAX = 2_000
+SHOWN_NAMES_MAX = 20
+
 SENTENCES: Mapping[str, str] = {
     "bool_parsing": "write true or false",
     "bool_type": "write true or false",
@@ -47,12 +51,13 @@ def validated(model: type[Section], node: Node, path: Path, mistakes: Mistakes) 
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """End a sentence about an unknown name with the nearest known one, or with those that there are."""
+    """End a sentence about an unknown name with the nearest known one, or with some of those that there are."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
+    near = get_close_matches(name, names[:COMPARED_NAMES_MAX], n=1)
     if near:
         return f"did you mean `{near[0]}`?"
-    return f"known here: {', '.join(names)}" if names else "there are none"
+    more = ", …" if len(names) > SHOWN_NAMES_MAX else ""
+    return f"known here: {', '.join(names[:SHOWN_NAMES_MAX])}{more}" if names else "there are none"
 
 
 def _note(detail: ErrorDetails, model: type[Lenient], node: Node, path: Path, mistakes: Mistakes) -> None:

@@ -8,6 +8,7 @@
 --                absent until the upstream reports them; as reported, also if absurd (negative, a string)
 --   events       SSE events with a JSON object so far
 --   text_bytes   bytes of generated text so far: content, reasoning, refusals, names and arguments of tool calls
+--   reasoning_bytes   those of text_bytes that were reasoning
 --   finished     true once the answer's own end was seen: a finish_reason, message_stop, response.completed, [DONE],
 --                or the last byte of a body that ended as HTTP says
 --   injected     true when stream_options were written into the request
@@ -342,6 +343,11 @@ local function speak_text(report, bytes)
   report.speaks = true
 end
 
+local function think(report, bytes)
+  report.reasoning_bytes = report.reasoning_bytes + bytes
+  speak_text(report, bytes)
+end
+
 local FINISH = {
   text = function(report) -- some servers send "" until there is a reason
     report.finished, report.speaks = true, true
@@ -349,14 +355,15 @@ local FINISH = {
 }
 local SOMETHING = { scalar = speak_unless_null, text = speak, open = speak }
 local TEXT = { text = speak_text }
+local THOUGHT = { text = think }
 local PARTS = { text = speak_text, open = speak, items = { members = { text = TEXT } } }
 local FUNCTION = { members = { name = TEXT, arguments = TEXT } }
 local TOOL_CALLS = { open = speak, items = { members = { ["function"] = FUNCTION } } }
 local MESSAGE = {
   members = {
     content = PARTS,
-    reasoning = TEXT,
-    reasoning_content = TEXT,
+    reasoning = THOUGHT,
+    reasoning_content = THOUGHT,
     refusal = TEXT,
     tool_calls = TOOL_CALLS,
     function_call = { open = speak, members = FUNCTION.members },
@@ -428,7 +435,7 @@ local EVENT = {
     choices = CHOICES,
     message = { members = { usage = USAGE } }, -- Anthropic's message_start
     response = { members = { usage = USAGE } }, -- Responses
-    delta = { text = speak_text, members = { text = TEXT, thinking = TEXT, partial_json = TEXT } },
+    delta = { text = speak_text, members = { text = TEXT, thinking = THOUGHT, partial_json = TEXT } },
     type = {
       word = function(report, text)
         if LAST_TYPES[text] then
@@ -449,6 +456,7 @@ function Report.new()
   return setmetatable({
     events = 0,
     text_bytes = 0,
+    reasoning_bytes = 0,
     finished = false,
     staged = {}, -- token counts of the usage object that is being read, by the upstream's names
     reported = {}, -- those of complete ones
@@ -491,6 +499,9 @@ function Report:write(set)
   end
   if self.text_bytes > 0 then
     self:tell(set, "text_bytes", self.text_bytes)
+  end
+  if self.reasoning_bytes > 0 then
+    self:tell(set, "reasoning_bytes", self.reasoning_bytes)
   end
   if self.finished then
     self:tell(set, "finished", true)

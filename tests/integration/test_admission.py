@@ -16,7 +16,7 @@ from openai.types.chat import ChatCompletion
 from extauthz.domain.prices import TokenUsage
 from tests.support.envoy import ENVOY_VERSIONS, EnvoyVersion
 from tests.support.processes import eventually
-from tests.support.stack import Stack, stack
+from tests.support.stack import Stack, patient, stack
 from tests.support.upstream import PLAY_HEADER, Cue, as_asked, fails
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
@@ -47,7 +47,7 @@ extauthz:
     - {key: sk-rich-in-broke, team: rich-in-broke, user: ana, max_budget: 100}
     - {key: sk-tiny-in-rich, team: tiny-in-rich, user: ana, max_budget: 100}
     - {key: sk-rich-in-tiny, team: rich-in-tiny, user: ana, max_budget: 100}
-    - {key: sk-tiny-key, team: rich-in-broke, max_budget: 0.0001}
+    - {key: sk-tiny, team: rich-in-tiny, user: ana, max_budget: 0.00001}
 """
 
 
@@ -71,7 +71,7 @@ class House:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house() -> AsyncIterator[House]:
     """Run the stack that the tests below share, each with budgets of its own."""
-    async with stack(CONFIG) as running, running.openai("nobody") as client:
+    async with stack(CONFIG, options=patient) as running, running.openai("nobody") as client:
         yield House(running, client)
 
 
@@ -147,28 +147,34 @@ async def test_strict_admission(house: House) -> None:
     assert await house.chat("sk-strict", max_tokens=4900)
 
 
+async def refusal(house: House, key: str) -> openai.RateLimitError | None:
+    """Ask once, and give the refusal for an exhausted budget if that is the answer."""
+    try:
+        await house.chat(key)
+    except openai.RateLimitError as refused:
+        return refused if refused.type == "budget_exceeded" else None
+    return None
+
+
+async def spend(house: House, key: str) -> openai.RateLimitError:
+    """Ask until a budget is exhausted, and give the refusal."""
+    refused = await eventually(lambda: refusal(house, key), what="a budget is exhausted")
+    assert refused is not None
+    return refused
+
+
 async def test_a_window_resets(house: House) -> None:
     """A spent window refuses until it ends, says when that is, and then requests pass again."""
 
-    async def refusal() -> openai.RateLimitError | None:
-        try:
-            await house.chat("sk-brief")
-        except openai.RateLimitError as refused:
-            return refused if refused.type == "budget_exceeded" else None
-        return None
+    refused = await spend(house, "sk-brief")
 
-    refused = await eventually(refusal, what="the window's money is spent")
-    assert refused is not None
     assert refused.response.headers["retry-after"] in {"1", "2"}
     assert "The 2s budget resets at " in refused.message
 
     async def passes() -> bool:
-        return await refusal() is None
+        return await refusal(house, "sk-brief") is None
 
     assert await eventually(passes, what="the next window has begun")
-
-
-KEY_DIGITS = sha256(b"sk-tiny-key").hexdigest()[:12]
 
 
 @pytest.mark.parametrize(
@@ -183,18 +189,9 @@ KEY_DIGITS = sha256(b"sk-tiny-key").hexdigest()[:12]
 )
 async def test_the_scope_that_binds_is_named(house: House, key: str, named: str) -> None:
     """Of all scopes of a request the refusal names the one whose money is spent."""
+    refused = await spend(house, key)
 
-    async def refusal() -> openai.RateLimitError | None:
-        try:
-            await house.chat(key)
-        except openai.RateLimitError as refused:
-            return refused if refused.type == "budget_exceeded" else None
-        return None
-
-    refused = await eventually(refusal, what="a budget is spent")
-
-    assert refused is not None
-    assert f"Budget has been exceeded! {named}" == refused.body["message"]  # type: ignore[index,call-overload]
+    assert f"Budget has been exceeded! {named}" == refused.body["message"]  # type: ignore[index]
 
 
 # ------------------------------------------------------------------------------------------------ agents ask for a lot
@@ -211,7 +208,7 @@ extauthz:
 
 async def test_parallel_calls_that_cost_little_all_pass() -> None:
     """12 parallel calls that cost $0.004 together pass on $1, without a maximum and with `max_tokens: 16384`."""
-    async with stack(AGENTS) as running, running.openai("nobody") as client:
+    async with stack(AGENTS, options=patient) as running, running.openai("nobody") as client:
         house = House(running, client)
         # $0.0003 and $0.0004: eight and four of them are $0.004.
         running.upstream.plays["short"] = as_asked(TokenUsage(4, 29), before=(Cue.GATE,))
@@ -268,7 +265,7 @@ SCOPES = {
 async def test_the_books_are_what_was_served(version: EnvoyVersion) -> None:
     """Spent is the served usage times the prices on every scope alike, and nothing stays held."""
     served = 0
-    async with stack(BOOKS, version=version) as running, running.openai("sk-ana") as client:
+    async with stack(BOOKS, version=version, options=patient) as running, running.openai("sk-ana") as client:
         running.upstream.plays["error"] = fails()
         for number, model in enumerate(("gpt-4o", "gpt-4o-mini") * 6):
             usage = TokenUsage(input_tokens=100 + number, output_tokens=10 * number)

@@ -20,7 +20,7 @@ from extauthz.demo import answers
 from extauthz.domain.policy import ModelsPolicy
 from extauthz.envoy.bootstrap import CHECK_FILTER, PRUNE_FILTER, Document
 from tests.support.envoy import ENVOY_VERSIONS, NEWEST_ENVOY, EnvoyProcess, EnvoyVersion, options_for
-from tests.support.stack import Stack, stack
+from tests.support.stack import Stack, patient, stack
 from tests.support.upstream import MODELS, PLAY_HEADER, Behaviour, Head, Play, chunks, fails
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
@@ -189,8 +189,8 @@ async def street(request: pytest.FixtureRequest) -> AsyncIterator[Street]:
     setting: Setting = request.param
     config = CONFIG.format(policy=setting.policy, global_budget=setting.global_budget)
     async with (
-        stack(config, version=OLDEST_ENVOY) as first,
-        EnvoyProcess(options_for(first.upstream.port, first.gate.grpc_port), NEWEST_ENVOY) as newest,
+        stack(config, version=OLDEST_ENVOY, options=patient) as first,
+        EnvoyProcess(patient(options_for(first.upstream.port, first.gate.grpc_port)), NEWEST_ENVOY) as newest,
         first.openai("nobody") as client,
     ):
         stacks = {OLDEST_ENVOY.name: first, NEWEST_ENVOY.name: replace(first, envoy=newest)}
@@ -476,7 +476,7 @@ def _discovery_filters(document: Document) -> list[dict[str, object]]:
 async def test_direct(street: Street, version: EnvoyVersion, edit: Callable[[Document], Document]) -> None:
     """Where no filter is known to stand, the Check answers the pruned list itself, from the catalog."""
     running = street.stacks[version.name]
-    options = options_for(running.upstream.port, running.gate.grpc_port)
+    options = patient(options_for(running.upstream.port, running.gate.grpc_port))
     async with EnvoyProcess(options, version, edit) as envoy:
         house = street.house(replace(running, envoy=envoy))
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from tests.support.stack import Stack, stack
+from tests.support.stack import Stack, patient, stack
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
@@ -155,7 +155,7 @@ class House:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house() -> AsyncIterator[House]:
     """Run a stack whose upstream lists every model."""
-    async with stack(CONFIG, models=(*PAID, *FREE)) as running, running.openai("nobody") as client:
+    async with stack(CONFIG, options=patient, models=(*PAID, *FREE)) as running, running.openai("nobody") as client:
         yield House(running, client)
 
 

@@ -192,6 +192,18 @@ STREAMS = (
         expected={**TRUTH, "events": 3, "text_bytes": 2 * len(FORGED_TEXT)},
     ),
     stream(
+        "reasoning that is shown",
+        json.dumps({"choices": [{"delta": {"reasoning_content": "Hm,"}}]}),
+        json.dumps({"choices": [{"delta": {"reasoning": "hm."}}]}),
+        delta("Hello."),
+        expected={"events": 3, "text_bytes": 12, "reasoning_bytes": 6},
+    ),
+    stream(
+        "Anthropic's thinking",
+        '{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"Hm."}}',
+        expected={"events": 1, "text_bytes": 3, "reasoning_bytes": 3},
+    ),
+    stream(
         "Anthropic",
         '{"type":"message_start","message":{"content":[],"usage":{"input_tokens":10,"cache_read_input_tokens":3,'
         '"output_tokens":1}}}',

@@ -30,9 +30,7 @@ class GateProcess:
     `module` may be another that takes the same commands, such as `tests.support.faulty`.
     """
 
-    def __init__(
-        self, config: str, *, environment: Mapping[str, str] | None = None, module: str = "extauthz"
-    ) -> None:
+    def __init__(self, config: str, *, environment: Mapping[str, str] | None = None, module: str = "extauthz") -> None:
         self._folder = TemporaryDirectory(prefix="extauthz-")
         self.config = Path(self._folder.name) / "config.yaml"
         self.config.write_text(dedent(config), encoding="utf-8")
@@ -81,7 +79,9 @@ class Metrics:
     def amounts(self, name: str) -> dict[Labels, int]:
         """Give a metric in USD as nano-USD, by label values."""
         return {
-            labels: round(value * NANOUSD_PER_USD) for (sample, labels), value in self._samples.items() if sample == name
+            labels: round(value * NANOUSD_PER_USD)
+            for (sample, labels), value in self._samples.items()
+            if sample == name
         }
 
     @property
@@ -127,6 +127,11 @@ class Stack:
         metrics = await eventually(read, what="no reservation is open")
         assert metrics is not None
         return metrics
+
+
+def patient(options: BootstrapOptions) -> BootstrapOptions:
+    """Give Checks more time than a busy machine needs, for tests of what is decided and not of how fast."""
+    return replace(options, check_timeout_s=10.0)
 
 
 @asynccontextmanager

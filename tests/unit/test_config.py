@@ -703,3 +703,13 @@ class TestAccounts:
 
         assert binds(files.load(text)) == [False]
         assert binds(files.load(text + on)) == [True]
+
+
+def test_known_names_are_shown_up_to_a_number(files: Files) -> None:
+    """A mistake stays one line of readable length, however many teams there are."""
+    teams = ", ".join(f"team{number}: {{}}" for number in range(500))
+
+    (mistake,) = files.mistakes(f"extauthz: {{teams: {{{teams}}}, keys: [{{key: k, team: nothing-like-it}}]}}")
+
+    assert mistake.endswith(", …")
+    assert len(mistake) < 300

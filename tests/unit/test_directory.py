@@ -28,6 +28,7 @@ ACCOUNTS = Accounts(
         Key("dd" * 32, organization="acme", user="ana"),
         Key("ee" * 32, team="loose", organization="acme"),
         Key("ff" * 32),
+        Key("ab" * 32, team="research", organization="other"),
     ),
     end_users={"vip": usd(8), "unlimited": ()},
     default_end_user=usd(9),
@@ -87,6 +88,11 @@ def limits(who: Principal) -> dict[str, tuple[int, ...]]:
         ),
         pytest.param(
             "ee", {"global": (1,), "org:acme": (2,), "team:loose": (), "key": ()}, id="a team without organization"
+        ),
+        pytest.param(
+            "ab",
+            {"global": (1,), "org:acme": (2,), "team:research": (4,), "key": ()},
+            id="the team's organization wins",
         ),
         pytest.param("ff", {"global": (1,), "key": ()}, id="a key of nobody"),
     ],

@@ -81,7 +81,7 @@ def test_a_port_in_use_is_named_with_what_to_do() -> None:
         pytest.param("client_ca", "junk", "tls.client_ca", id="a CA that is none"),
     ],
 )
-def test_files_that_cannot_be_used_are_named(
+async def test_files_that_cannot_be_used_are_named(
     certificates: Certificates, tmp_path: Path, replaced: str, content: str | None, named: str
 ) -> None:
     """A mistake in the TLS files is one line with the setting and the file, not `cannot listen`."""

@@ -36,6 +36,16 @@ def hold(*, streamed: bool = True) -> Hold:
         ),
         pytest.param(Outcome.ABORTED, USAGE, True, Settle(USAGE_COST), id="aborted after the usage came"),
         pytest.param(
+            Outcome.ABORTED,
+            Report(TokenUsage(40, 1), events=4, text_bytes=30),
+            True,
+            Settle(PART_COST),
+            id="aborted after a running total: what was delivered, if more",
+        ),
+        pytest.param(
+            Outcome.ABORTED, Report(TokenUsage(90, 30), events=4), True, Settle(3_900), id="or the running total, if more"
+        ),
+        pytest.param(
             Outcome.ABORTED, Report(events=4, finished=True), True, Settle(2_500), id="hung up at the finish: finished"
         ),
         pytest.param(Outcome.ABORTED, PART, True, Settle(PART_COST), id="stream aborted: input and what was delivered"),
