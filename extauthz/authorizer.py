@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
+from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain import denials
 from extauthz.domain.body import Ask, Unreadable, agree_on_model, read_ask
 from extauthz.domain.budgets import Counter
 from extauthz.domain.identity import AmbiguousCredential, Credential, Principal, credential_of, end_user_of
 from extauthz.domain.model_names import allowed
-from extauthz.domain.policy import ModelsPolicy, OtherRoutes, StoreFailure
+from extauthz.domain.policy import ModelsPolicy, OnExpiry, OtherRoutes, StoreFailure
 from extauthz.domain.request import RequestFacts
-from extauthz.domain.reservation import Claim, Hold
+from extauthz.domain.reservation import Claim, Hold, Lease
 from extauthz.domain.routes import Endpoint, Route, RouteClass, classify
 from extauthz.domain.verdict import (
     Admit,
@@ -33,7 +34,6 @@ from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Ledger, Refused, Reserve, Reserved, StaleWindow, TooLate
 from extauthz.pricing.catalog import Reach
 from extauthz.pricing.estimate import UsualAnswer, estimate
-from extauthz.settlement import first_lease
 
 # The context extension that a route carries when the response filter stands on it.
 PRUNE_EXTENSION = "extauthz.prune"
@@ -256,6 +256,12 @@ def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_m
         if not scope.budgets:
             claims.append(Claim(Counter(scope.scope, FOREVER.at(now_ms)), None, cost_nanousd))
     return tuple(claims)
+
+
+def first_lease(hold: Hold, rules: Settings) -> Lease:
+    """Give the lease of a new reservation: what is booked if nothing is ever heard of it."""
+    charge = rules.on_expiry is OnExpiry.CHARGE
+    return Lease(rules.lease_seconds * 1000, hold.estimate.cost_nanousd if charge else 0)
 
 
 def _free_models(facts: RequestFacts, route: Route, principal: Principal, config: Snapshot) -> Verdict:

@@ -20,6 +20,22 @@ from extauthz.errors import ConfigError
 # A lease outlives three lost signs of life.
 HEARTBEATS_PER_LEASE = 4
 
+
+class _AddressType(click.ParamType[Address]):
+    """Reads host:port, so that a slip names the option and is a wrong usage."""
+
+    name = "host:port"
+
+    def convert(self, value: str | Address, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        if isinstance(value, Address):
+            return value
+        try:
+            return parse_address(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_ADDRESS = _AddressType()
 _FILE = click.Path(path_type=Path)
 _CONFIG = click.option(
     "--config",
@@ -38,9 +54,11 @@ def main() -> None:
 
 @main.command()
 @_CONFIG
-@click.option("--grpc", help="Listen here for Envoy instead of extauthz.listen.grpc (HOST:PORT).")
-@click.option("--http", help="Listen here for /metrics, /healthz and /readyz instead of extauthz.listen.http.")
-def serve(path: Path, grpc: str | None, http: str | None) -> None:
+@click.option("--grpc", type=_ADDRESS, help="Listen here for Envoy instead of extauthz.listen.grpc.")
+@click.option(
+    "--http", type=_ADDRESS, help="Listen here for /metrics, /healthz and /readyz instead of extauthz.listen.http."
+)
+def serve(path: Path, grpc: Address | None, http: Address | None) -> None:
     """Serve Envoy until SIGTERM."""
     from extauthz.server import serve as serve_until_stopped  # noqa: PLC0415 - the other commands start faster without
     from extauthz.telemetry.log import new_logger  # noqa: PLC0415
@@ -84,26 +102,28 @@ def check_config(path: Path, as_json: bool) -> None:
 
 @main.command("envoy-config")
 @_CONFIG
-@click.option("--listen", required=True, help="Where Envoy listens for clients (HOST:PORT).")
-@click.option("--upstream", required=True, help="The OpenAI-compatible upstream (HOST:PORT).")
+@click.option("--listen", type=_ADDRESS, required=True, help="Where Envoy listens for clients.")
+@click.option("--upstream", type=_ADDRESS, required=True, help="The OpenAI-compatible upstream.")
 @click.option("--upstream-tls", is_flag=True, help="Speak TLS to the upstream.")
-@click.option("--extauthz", help="Where Envoy reaches this service, if not at extauthz.listen.grpc (HOST:PORT).")
+@click.option("--extauthz", type=_ADDRESS, help="Where Envoy reaches this service, if not at extauthz.listen.grpc.")
 @click.option("--extauthz-ca", type=_FILE, help="Envoy's copy of the CA (PEM) that signed tls.cert.")
 @click.option("--extauthz-cert", type=_FILE, help="Envoy's own certificate (PEM), where tls.client_ca asks for one.")
 @click.option("--extauthz-key", type=_FILE, help="The key (PEM) of Envoy's own certificate.")
-@click.option("--envoy-admin", default="127.0.0.1:9901", show_default=True, help="Envoy's admin address.")
+@click.option(
+    "--envoy-admin", type=_ADDRESS, default="127.0.0.1:9901", show_default=True, help="Envoy's admin address."
+)
 @click.option("--metering", type=click.Choice(["lua", "none"]), default="lua", show_default=True)
 def envoy_config(
     *,
     path: Path,
-    listen: str,
-    upstream: str,
+    listen: Address,
+    upstream: Address,
     upstream_tls: bool,
-    extauthz: str | None,
+    extauthz: Address | None,
     extauthz_ca: Path | None,
     extauthz_cert: Path | None,
     extauthz_key: Path | None,
-    envoy_admin: str,
+    envoy_admin: Address,
     metering: str,
 ) -> None:
     """Print a complete Envoy bootstrap, ready for `envoy -c`."""
@@ -111,15 +131,15 @@ def envoy_config(
     if settings.tls is not None and settings.tls.client_ca is not None and not (extauthz_cert and extauthz_key):
         raise click.UsageError("tls.client_ca asks Envoy for a certificate: add --extauthz-cert and --extauthz-key")
     options = BootstrapOptions(
-        listen=_address(listen),
-        upstream=_address(upstream),
+        listen=listen,
+        upstream=upstream,
         upstream_tls=upstream_tls,
-        extauthz=_address(extauthz or str(settings.listen.grpc)),
+        extauthz=extauthz or settings.listen.grpc,
         extauthz_tls=settings.tls is not None,
         extauthz_ca=extauthz_ca,
         extauthz_client=ClientCertificate(extauthz_cert, extauthz_key) if extauthz_cert and extauthz_key else None,
         token=None if settings.token is None else settings.token.get_secret_value(),
-        envoy_admin=_address(envoy_admin),
+        envoy_admin=envoy_admin,
         metering=Metering(metering),
         max_request_bytes=settings.max_request_bytes,
         heartbeat_seconds=settings.lease_seconds / HEARTBEATS_PER_LEASE,
@@ -146,10 +166,3 @@ def _load(path: Path) -> Snapshot:
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-
-
-def _address(text: str) -> Address:
-    try:
-        return parse_address(text)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from extauthz.config.model import Settings
-from extauthz.domain.policy import OnAbort, OnExpiry, OnMissingUsage
+from extauthz.domain.policy import OnAbort, OnMissingUsage
 from extauthz.domain.prices import TokenUsage
 from extauthz.domain.reservation import Hold, Lease, State
 from extauthz.ledger.base import Ending, Ledger
@@ -106,12 +106,6 @@ def _delivered_cost(hold: Hold, report: Report) -> int:
         reasoning_bytes=report.reasoning_bytes,
     )
     return cost(hold.prices, usage)
-
-
-def first_lease(hold: Hold, rules: Settings) -> Lease:
-    """Give the lease of a new reservation: what is booked if nothing is ever heard of it."""
-    charge = rules.on_expiry is OnExpiry.CHARGE
-    return Lease(rules.lease_seconds * 1000, hold.estimate.cost_nanousd if charge else 0)
 
 
 class Settlement:

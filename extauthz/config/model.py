@@ -27,7 +27,7 @@ from extauthz.config.values import (
     TimeZone,
     Usd,
 )
-from extauthz.domain.address import Address, parse_address
+from extauthz.domain.address import Address
 from extauthz.domain.model_names import most_specific
 from extauthz.domain.policy import (
     Admission,
@@ -353,10 +353,11 @@ class Settings(Service):
     models_policy: ModelsPolicy = Field(default=ModelsPolicy.BLOCKED, description="See budget_exceeded_models_policy.")
     user_header_name: str | None = Field(default=None, description="The header that names the end user, lower-case.")
 
-    def listening(self, *, grpc: str | None = None, admin: str | None = None, http: str | None = None) -> Settings:
-        """Listen elsewhere than the file says. Raises ValueError for a bad address, and for one open to anybody."""
-        asked = {"grpc": grpc, "admin": admin, "http": http}
-        addresses = {name: parse_address(text) for name, text in asked.items() if text is not None}
-        listen = self.listen.model_copy(update=addresses)
+    def listening(self, *, grpc: Address | None = None, http: Address | None = None) -> Settings:
+        """Listen elsewhere than the file says. Raises ValueError for an address that is open to anybody."""
+        asked = {"grpc": grpc, "http": http}
+        listen = self.listen.model_copy(
+            update={name: address for name, address in asked.items() if address is not None}
+        )
         _refuse_open(listen, self.tls, self.token, insecure=self.insecure_grpc)
         return self.model_copy(update={"listen": listen})

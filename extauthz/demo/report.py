@@ -14,7 +14,7 @@ from rich.text import Text
 WIDTH_WITHOUT_TERMINAL = 120
 
 MARK_WIDTH = 4
-STEP_SHARE = 0.36
+STEP_SHARE = 0.3
 
 
 def new_console() -> Console:

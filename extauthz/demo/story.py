@@ -181,7 +181,7 @@ def _story(scenes: Mapping[ModelsPolicy, Scene]) -> Sequence[Act]:
                 Step("list the models", ALL_MODELS, students.list_models),
                 Step(f"chat with {PAID}", ANSWERED, free_only.chat_paid),
                 Step(f"stream from {PAID}", "streamed 40 words, 0 usage events", free_only.stream_paid),
-                Step("the books: both at the upstream's own usage", AFTER_TWO, free_only.students_books),
+                Step("the books", AFTER_TWO, free_only.students_books),
             ),
         ),
         Act(
@@ -189,9 +189,9 @@ def _story(scenes: Mapping[ModelsPolicy, Scene]) -> Sequence[Act]:
             (
                 Step(f"chat with {PAID}", ANSWERED, free_only.chat_paid),
                 Step("the books", AFTER_THREE, free_only.students_books),
-                Step(f"chat with {PAID}: status and body", REFUSAL, lambda: students.chat_body(PAID)),
-                Step("three chats with the same budget under `blocked`", "3 answered", blocked.spend_all),
-                Step("three chats with the same budget under `all`", "3 answered", full.spend_all),
+                Step(f"chat with {PAID}, to the letter", REFUSAL, lambda: students.chat_body(PAID)),
+                Step("three chats under `blocked`", "3 answered", blocked.spend_all),
+                Step("three chats under `all`", "3 answered", full.spend_all),
             ),
         ),
         _exhausted(ModelsPolicy.BLOCKED, blocked, listed=REFUSED, free=REFUSED, paid=REFUSED),

@@ -44,8 +44,9 @@ def estimate(
     """
     text_bytes = ask.text_bytes + unseen_bytes
     image_input_tokens = ask.images * image_tokens
-    input_tokens = _at_most(tokens_of(text_bytes) + image_input_tokens, reach.context_tokens)
-    input_tokens_max = _at_most(text_bytes + image_input_tokens + INPUT_OVERHEAD_TOKENS, reach.context_tokens)
+    readers = max(1, len(ask.models))
+    input_tokens = readers * _at_most(tokens_of(text_bytes) + image_input_tokens, reach.context_tokens)
+    input_tokens_max = readers * _at_most(text_bytes + image_input_tokens + INPUT_OVERHEAD_TOKENS, reach.context_tokens)
     choices = 0 if endpoint is Endpoint.EMBEDDINGS else ask.choices
     bound = _output_bound(ask, reach)
     output_tokens = choices * _at_most(usual_output_tokens, bound)

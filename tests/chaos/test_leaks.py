@@ -209,7 +209,9 @@ def plays(cut: Cue | None = None) -> Callable[[Received], Play]:
 
 def tokens_delivered(stream: bytes) -> int:
     """Count the output of the events that came whole as `on_abort: delivered` does: events, or text / 3 if more."""
-    events = [json.loads(event.removeprefix(b"data: ")) for event in stream.split(b"\n\n")[:-1] if b"[DONE]" not in event]
+    events = [
+        json.loads(event.removeprefix(b"data: ")) for event in stream.split(b"\n\n")[:-1] if b"[DONE]" not in event
+    ]
     text = "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
     return max(len(events), -(-len(text.encode()) // 3))
 
@@ -483,7 +485,9 @@ async def test_answers_of_checks_are_lost(running: Stack) -> None:
 
 async def active(running: Stack, count: int) -> bool:
     """Tell whether Envoy has so many requests under way."""
-    return f"downstream_rq_active: {count}" in await running.envoy.admin("/stats?filter=^http.extauthz.downstream_rq_active$")
+    return f"downstream_rq_active: {count}" in await running.envoy.admin(
+        "/stats?filter=^http.extauthz.downstream_rq_active$"
+    )
 
 
 @pytest.mark.parametrize("cut", [None, Cue.HANG], ids=["usage follows at once", "usage never comes"])

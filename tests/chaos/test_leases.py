@@ -1,4 +1,4 @@
-"""What the lease ends, because no signal ever comes: an Envoy that dies, a network that breaks."""
+"""What becomes of money when signals stay away: an Envoy that dies or stands still, a server that cannot be reached."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 
 from extauthz.demo import answers
 from extauthz.demo.answers import Answer, Api
+from extauthz.domain.address import Address
 from extauthz.domain.prices import TokenUsage
 from extauthz.envoy.bootstrap import BootstrapOptions
 from tests.support.abort import Call, calling
-from tests.support.processes import eventually
-from tests.support.stack import Metrics, Stack, stack
+from tests.support.processes import LOOPBACK, eventually
+from tests.support.relay import Relay
+from tests.support.stack import GateProcess, Metrics, Stack, stack
 from tests.support.upstream import EVENT_STREAM, PLAY_HEADER, Cue, Head, Play, Received
 
 pytestmark = [pytest.mark.envoy, pytest.mark.chaos]
@@ -46,12 +48,12 @@ BODY = json.dumps(
 ).encode()
 ESTIMATE = 100 * INPUT_NANOUSD + 64 * OUTPUT_NANOUSD
 
-# The upstream's own count of an answer of which 40 words go out before it stops: 41 events of which the text is worth
-# 61 tokens at three bytes each.
+# The upstream's own count of an answer, of which 41 events go out before the upstream stops: the first has the role, the
+# others a word each. Their text has 203 bytes, worth 68 tokens.
 USAGE = TokenUsage(input_tokens=80, output_tokens=90)
 TRUTH = 80 * INPUT_NANOUSD + 90 * OUTPUT_NANOUSD
 EVENTS_SENT = 41
-DELIVERED = 100 * INPUT_NANOUSD + 62 * OUTPUT_NANOUSD
+DELIVERED = 100 * INPUT_NANOUSD + 68 * OUTPUT_NANOUSD
 
 
 def halting(request: Received) -> Play:
@@ -65,14 +67,19 @@ def halting(request: Received) -> Play:
 
 
 @asynccontextmanager
-async def running(rules: str = "", *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> AsyncIterator[Stack]:
-    """Run everything with a short lease, and more rules of settlement."""
+async def running(
+    rules: str = "", *, heartbeat_seconds: float = HEARTBEAT_SECONDS, relay: Relay | None = None
+) -> AsyncIterator[Stack]:
+    """Run everything with a short lease and more rules of settlement; Envoy reaches the server through a relay."""
 
     def options(chosen: BootstrapOptions) -> BootstrapOptions:
-        return replace(chosen, heartbeat_seconds=heartbeat_seconds)
+        server = chosen.extauthz if relay is None else Address(LOOPBACK, relay.port)
+        return replace(chosen, heartbeat_seconds=heartbeat_seconds, extauthz=server)
 
     async with stack(CONFIG + rules, options=options) as started:
         started.upstream.plays["halts"] = halting
+        if relay is not None:
+            relay.target = started.gate.grpc_port
         yield started
 
 
@@ -196,3 +203,73 @@ async def booked(started: Stack, cost: int) -> Metrics | None:
     """Give the metrics when so much is booked."""
     metrics = await started.gate.metrics()
     return metrics if metrics.spent[BUDGET] == cost else None
+
+
+async def test_a_server_that_stands_still_loses_no_ending() -> None:
+    """The stream ends while the server does not read: the entry waits for it in Envoy and in the kernel."""
+    async with running("", heartbeat_seconds=60) as started, streams(started, 1) as (call,):
+        async with started.gate.process.paused():
+            started.upstream.gate.set()
+            await call.end()
+        metrics = await started.settled()
+
+    assert call.whole
+    assert (0, TRUTH) == (metrics.held[BUDGET], metrics.spent[BUDGET])
+    assert (0, 1) == (ended(metrics, "expired", "lease"), ended(metrics, "settled", "access_log"))
+
+
+async def test_a_network_that_breaks_and_mends_within_the_lease_loses_nothing() -> None:
+    """Envoy opens its access-log stream anew; signs of life go on, and the end is booked normally."""
+    async with Relay() as relay, running(relay=relay) as started, streams(started, 1) as (call,):
+        await renewed(started, 1)
+        relay.cut()
+        relay.mend()
+        alive = await renewed(started, 2 * HEARTBEATS_PER_LEASE)
+        started.upstream.gate.set()
+        await call.end()
+        metrics = await started.settled()
+
+    assert (1, ESTIMATE) == (alive.open, alive.held[BUDGET])
+    assert (0, TRUTH) == (metrics.held[BUDGET], metrics.spent[BUDGET])
+
+
+async def test_an_ending_that_the_network_loses_is_booked_by_the_lease() -> None:
+    """Envoy sends an entry once. When nobody takes it, the last sign of life is booked, and later endings arrive."""
+    async with Relay() as relay, running(relay=relay) as started:
+        async with streams(started, 1) as (call,):
+            await renewed(started, 2)
+            relay.cut()
+            started.upstream.gate.set()
+            await call.end()
+            lost = await started.settled()
+        relay.mend()
+        async with streams(started, 1) as (later,):
+            await later.end()
+        metrics = await started.settled()
+
+    assert call.whole
+    assert (0, DELIVERED) == (lost.held[BUDGET], lost.spent[BUDGET])
+    assert (0, DELIVERED + TRUTH) == (metrics.held[BUDGET], metrics.spent[BUDGET])
+
+
+async def test_a_server_that_starts_anew_forgets_its_books() -> None:
+    """The memory store keeps nothing: the streams of before go on, are nobody's, and hold and cost nothing."""
+    async with Relay() as relay, running(relay=relay) as started, streams(started, 1) as (call,):
+        await renewed(started, 1)
+        relay.cut()
+        async with GateProcess(CONFIG) as anew:
+            relay.target = anew.grpc_port
+            relay.mend()
+            started.upstream.gate.set()
+            await call.end()
+            metrics = await eventually(lambda: rejected(anew), what="the old stream's entry arrives")
+
+    assert call.whole
+    assert metrics is not None
+    assert (0, {}, {}) == (metrics.open, metrics.held, metrics.spent)
+
+
+async def rejected(gate: GateProcess) -> Metrics | None:
+    """Give the metrics when a hold of another store was rejected."""
+    metrics = await gate.metrics()
+    return metrics if metrics.value("extauthz_holds_rejected_total") else None

@@ -46,8 +46,7 @@ extauthz:
     - {key: sk-brief, team: brief}
     - {key: sk-rich-in-broke, team: rich-in-broke, user: ana, max_budget: 100}
     - {key: sk-tiny-in-rich, team: tiny-in-rich, user: ana, max_budget: 100}
-    - {key: sk-rich-in-tiny, team: rich-in-tiny, user: ana, max_budget: 100}
-    - {key: sk-tiny, team: rich-in-tiny, user: ana, max_budget: 0.00001}
+    - {key: sk-both, team: rich-in-tiny, user: ana, max_budget: 0.00005}
 """
 
 
@@ -144,6 +143,9 @@ async def test_strict_admission(house: House) -> None:
     assert 1 == len(crowd.refused)
     assert 2 * 2500 * OUTPUT_NANOUSD == metrics.held["team:strict", "lifetime"]
     assert 2 == await crowd.answered()
+
+    # $0.0496 are left.
+    await house.stack.settled()
     assert await house.chat("sk-strict", max_tokens=4900)
 
 
@@ -165,7 +167,6 @@ async def spend(house: House, key: str) -> openai.RateLimitError:
 
 async def test_a_window_resets(house: House) -> None:
     """A spent window refuses until it ends, says when that is, and then requests pass again."""
-
     refused = await spend(house, "sk-brief")
 
     assert refused.response.headers["retry-after"] in {"1", "2"}
@@ -177,14 +178,15 @@ async def test_a_window_resets(house: House) -> None:
     assert await eventually(passes, what="the next window has begun")
 
 
+KEY_DIGITS = sha256(b"sk-both").hexdigest()[:12]
+
+
 @pytest.mark.parametrize(
     ("key", "named"),
     [
         pytest.param("sk-rich-in-broke", "Organization=broke Current cost: 0.0, Max budget: 0.0", id="organization"),
         pytest.param("sk-tiny-in-rich", "Team=tiny-in-rich Current cost: 0.0002, Max budget: 0.0001", id="team"),
-        pytest.param(
-            "sk-rich-in-tiny", "Organization=tiny Current cost: 0.0002, Max budget: 0.0001", id="after a call"
-        ),
+        pytest.param("sk-both", f"Key={KEY_DIGITS} Current cost: 0.0002, Max budget: 0.00005", id="the most overdrawn"),
     ],
 )
 async def test_the_scope_that_binds_is_named(house: House, key: str, named: str) -> None:

@@ -91,7 +91,7 @@ async def test_a_good_configuration_is_fine(config: Path) -> None:
 
 
 async def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    """Every mistake of a file is one line with file, line and what to do, in one run, with status 1 and no traceback."""
+    """In one run every mistake of a file is one line with file, line and what to do, and nothing else is printed."""
     path = written(tmp_path, "\n".join(line for line, _ in BROKEN))
     expected = [(f"{path}:{number}: ", advice) for number, (_, advice) in enumerate(BROKEN, start=1) if advice]
 
@@ -161,8 +161,7 @@ async def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
             id="another address that is none",
         ),
         pytest.param(
-            ["envoy-config", "--config", "{path}", "--listen", "127.0.0.1:1", "--upstream", "127.0.0.1:2"]
-            + ["--metering", "native"],
+            ["envoy-config", "--config={path}", "--listen=127.0.0.1:1", "--upstream=127.0.0.1:2", "--metering=native"],
             id="a meter that is not there",
         ),
     ],
@@ -186,7 +185,7 @@ async def test_wrong_usage_is_status_2(arguments: list[str], config: Path) -> No
     ],
 )
 async def test_it_does_not_start_open(own: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """Beyond loopback, with neither token nor client certificates nor insecure_grpc, it ends with one line of advice."""
+    """Beyond loopback, without token, client certificates or insecure_grpc, it ends with one line of advice."""
     path = written(tmp_path, f"{CONFIG}  {own}\n")
 
     run = await extauthz("serve", "--config", path, *arguments)
@@ -220,10 +219,10 @@ async def test_a_port_in_use_is_one_line(server: str, option: str, tmp_path: Pat
         run = await extauthz("serve", "--config", path, "--grpc", addresses["grpc"], "--http", addresses["http"])
 
     assert 1 == run.code
-    assert [
+    assert (
         f"Error: cannot listen on {taken} for {option} (Address already in use): choose an address of this machine "
-        f"that nobody listens on, by --{option} or extauthz.listen.{option}"
-    ] == run.err.splitlines()
+        f"that nobody listens on, by --{option} or extauthz.listen.{option}\n"
+    ) == run.err
 
 
 @pytest.mark.envoy

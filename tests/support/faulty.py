@@ -29,7 +29,8 @@ class Fault(StrEnum):
     NONE = ""
     AWAY = "away"  # the store answers nothing that a request or its ending asks for
     MUTE = "mute"  # the store does what a request asks for, and never answers it
-    BUG = "bug"  # code of ours raises what nobody expects
+    BUG = "bug"  # a Check raises what nobody expects
+    PRUNE_BUG = "prune bug"  # pruning a list does
 
 
 def fault() -> Fault:
@@ -55,27 +56,29 @@ class FaultyLedger(MemoryLedger):
 
     async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
         """Settle, unless the store is away."""
-        _fail()
+        _reach()
         return await super().settle(hold, cost_nanousd)
 
     async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
         """Release, unless the store is away."""
-        if fault() is Fault.AWAY:
-            raise StoreUnavailableError("the store is away")
+        _reach()
         return await super().release(reservation_id, attempt=attempt)
 
     async def renew(self, hold: Hold, lease: Lease) -> bool:
-        """Renew, unless something is wrong."""
-        _fail()
+        """Renew, unless the store is away."""
+        _reach()
         return await super().renew(hold, lease)
 
 
+def _reach() -> None:
+    if fault() is Fault.AWAY:
+        raise StoreUnavailableError("the store is away")
+
+
 def _fail() -> None:
-    match fault():
-        case Fault.AWAY:
-            raise StoreUnavailableError("the store is away")
-        case Fault.BUG:
-            raise ZeroDivisionError("somebody made a mistake")
+    _reach()
+    if fault() is Fault.BUG:
+        raise ZeroDivisionError("somebody made a mistake")
 
 
 async def _hang() -> None:
@@ -84,7 +87,8 @@ async def _hang() -> None:
 
 
 def _faulty_prune(body: bytes, visible: Callable[[str], bool]) -> bytes:
-    _fail()
+    if fault() is Fault.PRUNE_BUG:
+        raise ZeroDivisionError("somebody made a mistake")
     return prune(body, visible)
 
 

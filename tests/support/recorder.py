@@ -41,7 +41,9 @@ class Recorder(
     message, in order.
     """
 
-    def __init__(self, verdicts: Mapping[str, CheckResponse], processing: Mapping[str, Mapping[str, Message]]) -> None:
+    def __init__(
+        self, verdicts: Mapping[str, CheckResponse], processing: Mapping[str, Mapping[str, ProcessingResponse]]
+    ) -> None:
         self.port = 0
         self.sent: list[Message] = []
         self.received: list[Message] = []
@@ -106,11 +108,7 @@ class Recorder(
                 path = next(header.raw_value.decode() for header in headers if header.key == ":path")
             self.received.append(request)
             self.processed[path][kind] = request
-            answer = ProcessingResponse()
-            getattr(answer, kind).SetInParent()
-            laid_out = self._processing.get(path, {}).get(kind)
-            if isinstance(laid_out, ProcessingResponse):
-                answer = laid_out
+            answer = self._processing.get(path, {}).get(kind) or _unchanged(kind)
             self.sent.append(answer)
             yield answer
 
@@ -123,6 +121,12 @@ class Recorder(
         async for message in request_iterator:
             self.received.append(message)
         return StreamAccessLogsResponse()
+
+
+def _unchanged(kind: str) -> ProcessingResponse:
+    answer = ProcessingResponse()
+    getattr(answer, kind).SetInParent()
+    return answer
 
 
 class Ending(Enum):

@@ -190,9 +190,9 @@ extauthz:
         """An address of the command line replaces the file's, and must not be open either."""
         settings = Settings()
 
-        assert settings.listening(grpc="127.0.0.1:0").listen.grpc == Address("127.0.0.1", 0)
+        assert settings.listening(grpc=Address("127.0.0.1", 0)).listen.grpc == Address("127.0.0.1", 0)
         with pytest.raises(ValueError, match="would let anybody in"):
-            settings.listening(grpc="0.0.0.0:9191")
+            settings.listening(grpc=Address("0.0.0.0", 9191))
 
     @pytest.mark.parametrize(
         "proof",

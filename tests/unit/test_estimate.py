@@ -137,6 +137,19 @@ def test_the_most_is_never_below_the_estimate() -> None:
     assert result.cost_nanousd <= result.cost_nanousd_max
 
 
+def test_every_model_of_a_list_reads_the_input() -> None:
+    """A request that names three models is read three times."""
+    one, three = (
+        estimate(
+            Ask(names, text_bytes=300), reach(), endpoint=Endpoint.EMBEDDINGS, usual_output_tokens=1, image_tokens=0
+        )
+        for names in (("a",), ("a", "b", "c"))
+    )
+
+    assert three.input_tokens == 3 * one.input_tokens
+    assert three.cost_nanousd_max == 3 * one.cost_nanousd_max
+
+
 def test_unseen_bytes_count_as_text() -> None:
     """What is missing of a truncated body is held as if it were text."""
     seen = estimate(

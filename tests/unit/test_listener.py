@@ -24,7 +24,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 def settings(kind: ServerKind = ServerKind.AUTO, tls: Tls | None = None) -> Settings:
     """Give the settings of a server on any free port."""
-    return Settings(server=kind, tls=tls).listening(grpc=f"{LOOPBACK}:0")
+    return Settings(server=kind, tls=tls).listening(grpc=Address(LOOPBACK, 0))
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from decimal import Decimal
 
 import pytest
 
+from extauthz.authorizer import first_lease
 from extauthz.config.model import Settings
 from extauthz.domain.policy import OnAbort, OnExpiry, OnMissingUsage
 from extauthz.domain.prices import Estimate, Prices, TokenUsage
 from extauthz.domain.reservation import Hold, Lease
-from extauthz.settlement import Observation, Outcome, Release, Settle, abort_cost, ending_of, first_lease
+from extauthz.settlement import Observation, Outcome, Release, Settle, abort_cost, ending_of
 from extauthz.usage import Report
 
 # A token of input costs 10 nano-USD, one of output 100.
@@ -43,7 +44,11 @@ def hold(*, streamed: bool = True) -> Hold:
             id="aborted after a running total: what was delivered, if more",
         ),
         pytest.param(
-            Outcome.ABORTED, Report(TokenUsage(90, 30), events=4), True, Settle(3_900), id="or the running total, if more"
+            Outcome.ABORTED,
+            Report(TokenUsage(90, 30), events=4),
+            True,
+            Settle(3_900),
+            id="or the running total, if more",
         ),
         pytest.param(
             Outcome.ABORTED, Report(events=4, finished=True), True, Settle(2_500), id="hung up at the finish: finished"
