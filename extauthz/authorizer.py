@@ -11,7 +11,7 @@ from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain import denials
 from extauthz.domain.body import Ask, Unreadable, agree_on_model, read_ask
-from extauthz.domain.budgets import Counter
+from extauthz.domain.budgets import Counter, Standing
 from extauthz.domain.identity import AmbiguousCredential, Credential, Principal, credential_of, end_user_of
 from extauthz.domain.model_names import allowed
 from extauthz.domain.policy import ModelsPolicy, OnExpiry, OtherRoutes, StoreFailure
@@ -187,15 +187,8 @@ class Authorizer:
                 case Reserved(available_nanousd):
                     reason = Reason.ADMIN if principal.admin else Reason.WITHIN_BUDGET
                     return Admit(reason, hold, available_nanousd, ask.stream_options)
-                case Refused(standing) if standing.exhausted:
-                    return denials.budget_exceeded(
-                        standing,
-                        now_ms=now_ms,
-                        status=settings.budget_exceeded_status,
-                        hide_amounts=settings.hide_amounts,
-                    )
                 case Refused(standing):
-                    return denials.budget_held(standing, hide_amounts=settings.hide_amounts)
+                    return _refusal(standing, claims, now_ms, settings)
                 case AlreadyEnded():
                     return denials.store_unavailable(Reason.ALREADY_ENDED)
                 case TooLate():
@@ -256,6 +249,19 @@ def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_m
         if not scope.budgets:
             claims.append(Claim(Counter(scope.scope, FOREVER.at(now_ms)), None, cost_nanousd))
     return tuple(claims)
+
+
+def _refusal(standing: Standing, claims: tuple[Claim, ...], now_ms: int, settings: Settings) -> Deny:
+    """Say why a reservation was refused: the money is spent, it can never be enough, or others hold it."""
+    status, hide_amounts = settings.budget_exceeded_status, settings.hide_amounts
+    if standing.exhausted:
+        return denials.budget_exceeded(standing, now_ms=now_ms, status=status, hide_amounts=hide_amounts)
+    whole = max(
+        (claim.amount_nanousd for claim in claims if claim.whole and claim.counter == standing.counter), default=0
+    )
+    if standing.spent_nanousd + whole > standing.limit_nanousd:
+        return denials.request_too_dear(standing, whole, status=status, hide_amounts=hide_amounts)
+    return denials.budget_held(standing, hide_amounts=hide_amounts)
 
 
 def first_lease(hold: Hold, rules: Settings) -> Lease:

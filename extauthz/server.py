@@ -48,6 +48,9 @@ SERVICES = (
 # Leases are looked at this often; one that has run out is ended within this time.
 EXPIRY_INTERVAL_S = 0.1
 
+# A server that stops answers for this long at least, so that whoever watches its health can turn to another one.
+NOTICE_S = 1.0
+
 # What the last Checks get to finish once the streams are drained.
 STOP_GRACE_S = 1.0
 
@@ -129,6 +132,7 @@ async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
         draining.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(settings.drain_seconds):
+                await asyncio.sleep(NOTICE_S)
                 await access_logs.idle()
                 await background.drain()
 

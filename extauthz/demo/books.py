@@ -97,7 +97,10 @@ def _prices(house: House) -> Mapping[str, Prices]:
 
 
 def _cost(served: Served, prices: Prices, input_tokens: int) -> int:
-    """Price one answer: by its usage, or by what an aborted stream had delivered (`on_abort: delivered`)."""
+    """Price one answer: by its usage, or by what an aborted stream had delivered (`on_abort: delivered`).
+
+    The model that is hung up on does not reason: all that it generates is delivered.
+    """
     match served.outcome:
         case Outcome.FINISHED:
             return cost(prices, served.usage)

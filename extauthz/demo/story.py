@@ -131,7 +131,7 @@ async def play(*, keep: bool, console: Console | None = None) -> int:
 async def _perform(report: Report, folder: Path, *, keep: bool) -> None:
     """Set the stage, tell the story, and with `keep` wait until somebody ends it."""
     async with AsyncExitStack() as open_until_the_end:
-        with report.under_way("starting Envoy, extauthz and an upstream for each of the three policies"):
+        with report.under_way("starting an Envoy, a server and an upstream for each of the three policies"):
             houses = await open_until_the_end.enter_async_context(stage(folder, os.environ))
         session = await open_until_the_end.enter_async_context(aiohttp.ClientSession())
         scenes = {}

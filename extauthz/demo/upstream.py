@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -290,20 +291,30 @@ def _headers(response: _Response) -> web.StreamResponse:
     return stream
 
 
-async def _serve(port: int) -> None:
+async def _serve(ports: Sequence[int]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Upstream(port=port) as upstream:
-        click.echo(f"upstream listens on http://{LOOPBACK}:{upstream.port}/v1")
+    async with AsyncExitStack() as running:
+        for port in ports:
+            upstream = await running.enter_async_context(Upstream(port=port))
+            click.echo(f"upstream listens on http://{LOOPBACK}:{upstream.port}/v1")
         await stop.wait()
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free port.")
-def main(port: int) -> None:
+@click.option(
+    "--port",
+    "ports",
+    type=click.IntRange(0, 65535),
+    default=(8000,),
+    show_default=True,
+    multiple=True,
+    help="0 takes a free port. Several ports have books of their own each.",
+)
+def main(ports: tuple[int, ...]) -> None:
     """Serve the demo's models on loopback until SIGTERM or Ctrl-C."""
-    asyncio.run(_serve(port))
+    asyncio.run(_serve(ports))
 
 
 if __name__ == "__main__":

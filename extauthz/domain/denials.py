@@ -62,6 +62,25 @@ def budget_held(standing: Standing, *, hide_amounts: bool) -> Deny:
     )
 
 
+def request_too_dear(standing: Standing, cost_nanousd_max: int, *, status: int, hide_amounts: bool) -> Deny:
+    """Refuse under strict admission because the most that a request can cost is more than the budget has left."""
+    amounts = (
+        ""
+        if hide_amounts
+        else f" It may cost up to {usd_text(cost_nanousd_max)}. Current cost: {usd_text(standing.spent_nanousd)},"
+        f" Max budget: {usd_text(standing.limit_nanousd)}."
+    )
+    return Deny(
+        Reason.REQUEST_TOO_DEAR,
+        status=status,
+        type="budget_exceeded",
+        message=f"This request may cost more than the budget has left!{_entity(standing.counter.scope)}{amounts}"
+        " Ask for fewer tokens.",
+        code=str(status),
+        scope=standing.counter.scope.text,
+    )
+
+
 def unauthenticated(message: str) -> Deny:
     """Refuse because nobody knows who asks."""
     return Deny(Reason.UNAUTHENTICATED, 401, "authentication_error", message, code="invalid_api_key")

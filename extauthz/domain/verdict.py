@@ -22,6 +22,7 @@ class Reason(StrEnum):
 
     BUDGET_EXCEEDED = "budget_exceeded"
     BUDGET_HELD = "budget_held"
+    REQUEST_TOO_DEAR = "request_too_dear"
     UNAUTHENTICATED = "unauthenticated"
     BAD_REQUEST = "bad_request"
     MODEL_UNKNOWN = "model_unknown"

@@ -460,8 +460,8 @@ async def test_clients_leave_while_their_checks_are_pending(running: Stack) -> N
         async with AsyncExitStack() as waiting:
             for job in jobs:
                 await waiting.enter_async_context(calling(port, job.body, job.headers))
-            await eventually(lambda: active(running, CANCELLED_AT_ONCE), what="every Check is pending")
-        await eventually(lambda: active(running, 0), what="Envoy knows that all have left")
+            await eventually(lambda: running.envoy.active(CANCELLED_AT_ONCE), what="every Check is pending")
+        await eventually(lambda: running.envoy.active(0), what="Envoy knows that all have left")
     metrics = await settled(running)
 
     assert before == metrics.spent
@@ -481,13 +481,6 @@ async def test_answers_of_checks_are_lost(running: Stack) -> None:
     assert [503] * CANCELLED_AT_ONCE == [seen.status for seen in storm.seen]
     assert before == metrics.spent
     assert {0} == set(metrics.held.values())
-
-
-async def active(running: Stack, count: int) -> bool:
-    """Tell whether Envoy has so many requests under way."""
-    return f"downstream_rq_active: {count}" in await running.envoy.admin(
-        "/stats?filter=^http.extauthz.downstream_rq_active$"
-    )
 
 
 @pytest.mark.parametrize("cut", [None, Cue.HANG], ids=["usage follows at once", "usage never comes"])

@@ -266,7 +266,7 @@ async def test_a_server_that_starts_anew_forgets_its_books() -> None:
 
     assert call.whole
     assert metrics is not None
-    assert (0, {}, {}) == (metrics.open, metrics.held, metrics.spent)
+    assert (0, 0, 0) == (metrics.open, metrics.held.get(BUDGET, 0), metrics.spent.get(BUDGET, 0))
 
 
 async def rejected(gate: GateProcess) -> Metrics | None:

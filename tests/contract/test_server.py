@@ -71,14 +71,14 @@ def wire(request: pytest.FixtureRequest) -> Wire:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(wire: Wire, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gate]:
     """Serve on this wire for all tests of the module."""
-    async with gate(wire, tmp_path_factory.mktemp("gate"), io.StringIO()) as server:
+    async with gate(wire, tmp_path_factory.mktemp("gate")) as server:
         yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def guarded(wire: Wire, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gate]:
     """Serve on this wire and ask callers for the token."""
-    async with gate(wire, tmp_path_factory.mktemp("guarded"), io.StringIO(), token=TOKEN) as server:
+    async with gate(wire, tmp_path_factory.mktemp("guarded"), token=TOKEN) as server:
         yield server
 
 

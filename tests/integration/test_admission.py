@@ -139,8 +139,10 @@ async def test_strict_admission(house: House) -> None:
     metrics = await house.stack.gate.metrics()
     house.stack.upstream.gate.set()
 
-    assert "budget_held" == refused.value.type
-    assert 1 == len(crowd.refused)
+    assert "budget_exceeded" == refused.value.type
+    assert "false" == refused.value.response.headers["x-should-retry"]
+    assert "Ask for fewer tokens." in refused.value.message
+    assert ["budget_held"] == [failure.type for failure in crowd.refused]
     assert 2 * 2500 * OUTPUT_NANOUSD == metrics.held["team:strict", "lifetime"]
     assert 2 == await crowd.answered()
 

@@ -86,14 +86,14 @@ async def test_a_difference_ends_in_exit_1_and_shows_the_logs(tmp_path: Path) ->
     assert re.search(r"^NO the books .*spent \$0\.00099.*spent \$0\.00003,", process.output, re.MULTILINE)
     assert 30 == len(marks(process.output))
     assert re.search(r"^\d+ of 30 lines differ\.", process.output, re.MULTILINE)
-    assert "log of free_only-extauthz" in process.output
+    assert "log of extauthz-free_only" in process.output
 
 
 @pytest.mark.parametrize(
     ("envoy", "message"),
     [
-        pytest.param(Path("/bin/false"), "envoy ended at its start with code 1", id="ends at once"),
-        pytest.param(Path("/no/envoy"), "envoy cannot be started", id="is not there"),
+        pytest.param(Path("/bin/false"), "envoy-blocked ended at its start with code 1", id="ends at once"),
+        pytest.param(Path("/no/envoy"), "envoy-blocked cannot be started", id="is not there"),
     ],
 )
 async def test_an_envoy_that_does_not_start_ends_in_exit_1(envoy: Path, message: str) -> None:
@@ -107,9 +107,9 @@ async def test_an_envoy_that_does_not_start_ends_in_exit_1(envoy: Path, message:
 
 
 async def test_stopping_it_early_ends_all_its_processes() -> None:
-    """SIGTERM before the end is exit 1, and none of the nine processes stays behind."""
+    """SIGTERM before the end is exit 1, and none of the seven processes stays behind."""
     async with demo() as process:
-        await eventually(lambda: len(children(process.pid)) == 9, PLAY_SECONDS_MAX, "nine processes run")
+        await eventually(lambda: len(children(process.pid)) == 7, PLAY_SECONDS_MAX, "seven processes run")
         started = children(process.pid)
         process.terminate()
         await process.wait()

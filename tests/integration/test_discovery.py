@@ -408,6 +408,7 @@ async def test_an_unintelligible_list_is_an_empty_one(house: House, play: str) -
 
     assert 200 == status
     assert {"object": "list", "data": []} == json.loads(body)
+    assert [] == await house.list(TEAM, **{PLAY_HEADER: play})
 
 
 @under_free_only

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ BUDGET = ("team:rich", "lifetime")
 
 # Longer than the server's own patience of 1 s, so that a slow machine does not take a decision for silence.
 CHECK_TIMEOUT_S = 2.0
+CANCELLED_AT_ONCE = 10
 # Far below the lease of 120 s.
 SECONDS_TO_SETTLE = 5.0
 
@@ -137,11 +138,15 @@ async def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         yield House(rules, started, fault)
 
 
+def chat(key: str, model: str = PAID, play: str = "") -> tuple[bytes, dict[str, str]]:
+    """Write a chat: its body and its headers."""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]}).encode()
+    return body, {"authorization": f"Bearer {key}", PLAY_HEADER: play}
+
+
 async def ask(running: Stack, key: str = RICH, model: str = PAID, play: str = "") -> Call:
     """Ask for a chat, and read the answer to its end."""
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]}).encode()
-    headers = {"authorization": f"Bearer {key}", PLAY_HEADER: play}
-    async with calling(running.envoy.options.listen.port, body, headers) as call:
+    async with calling(running.envoy.options.listen.port, *chat(key, model, play)) as call:
         await call.end()
     return call
 
@@ -278,6 +283,22 @@ async def test_an_exception_while_pruning_shows_no_list(house: House) -> None:
             assert 429 == status
         case ModelsPolicy.ALL:
             assert 200 == status
+
+
+async def test_a_check_that_is_cancelled_gives_its_hold_back(house: House) -> None:
+    """The store has reserved, and clients leave before it answers: the cancelled Checks themselves release."""
+    released = ("extauthz_reservations_ended_total", "released", "cancellation")
+    before, served = await house.settled(), inferences(house.stack)
+    with house.wrong(Fault.MUTE):
+        async with AsyncExitStack() as waiting:
+            for _ in range(CANCELLED_AT_ONCE):
+                await waiting.enter_async_context(calling(house.stack.envoy.options.listen.port, *chat(RICH)))
+            await eventually(lambda: house.stack.envoy.active(CANCELLED_AT_ONCE), what="every Check is pending")
+    metrics = await house.settled()
+
+    assert before.value(*released) < metrics.value(*released)
+    assert (before.spent, before.held) == (metrics.spent, metrics.held)
+    assert served == inferences(house.stack)
 
 
 async def test_a_server_that_stands_still(house: House) -> None:

@@ -70,22 +70,15 @@ async def test_health(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("http", "status"),
+    ("headers", "expected"),
     [
-        pytest.param(
-            {"method": "GET", "path": "/v1/models", "headers": {"authorization": "Bearer sk-team"}}, None, id="allowed"
-        ),
-        pytest.param({"method": "GET", "path": "/v1/models"}, "Unauthorized", id="denied"),
+        pytest.param({"authorization": "Bearer sk-team"}, '"extauthz.reason": "discovery"', id="allowed"),
+        pytest.param({}, "No API key was sent", id="denied"),
     ],
 )
-async def test_a_check(target: str, http: dict[str, object], status: str | None) -> None:
+async def test_a_check(target: str, headers: dict[str, str], expected: str) -> None:
     """A Check can be made by hand: the answer is an allow, or a denial with what the client would see."""
+    http = {"method": "GET", "path": "/v1/models", "headers": headers}
     data = json.dumps({"attributes": {"request": {"http": http}}})
 
-    answer = json.loads(await grpcurl("-d", data, target, f"{SERVICES[0]}/Check"))
-
-    if status is None:
-        assert "okResponse" in answer
-        assert "discovery" == answer["dynamicMetadata"]["extauthz.reason"]
-    else:
-        assert "authentication_error" == json.loads(answer["deniedResponse"]["body"])["error"]["type"]
+    assert expected in await grpcurl("-d", data, target, f"{SERVICES[0]}/Check")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import dedent
-from typing import TextIO
 from unittest.mock import patch
 
 import aiohttp
@@ -67,9 +66,15 @@ WIRES = (
 )
 
 
-def configured(wire: Wire, certificates: Certificates, *, port: int = 0, token: str | None = None) -> str:
+def configured(
+    wire: Wire, certificates: Certificates, *, port: int = 0, token: str | None = None, drain_seconds: int = 0
+) -> str:
     """Write the configuration of a server on this wire."""
-    lines = [f"listen: {{grpc: '{LOOPBACK}:{port}', http: '{LOOPBACK}:0'}}", f"server: {wire.server}"]
+    lines = [
+        f"listen: {{grpc: '{LOOPBACK}:{port}', http: '{LOOPBACK}:0'}}",
+        f"server: {wire.server}",
+        f"drain_seconds: {drain_seconds}",
+    ]
     if wire.tls:
         files = {"cert": certificates.cert, "key": certificates.key}
         if wire.client_ca:
@@ -126,12 +131,14 @@ class Gate:
 
 @asynccontextmanager
 async def gate(
-    wire: Wire, folder: Path, log: TextIO, *, port: int = 0, token: str | None = None
+    wire: Wire, folder: Path, *, port: int = 0, token: str | None = None, drain_seconds: int = 0
 ) -> AsyncIterator[Gate]:
-    """Serve inside the block, with certificates in `folder`."""
+    """Serve inside the block, with certificates in `folder`; leaving it drains the server."""
     certificates = Certificates(folder)
     config = folder / "config.yaml"
-    config.write_text(dedent(configured(wire, certificates, port=port, token=token)), encoding="utf-8")
+    config.write_text(
+        configured(wire, certificates, port=port, token=token, drain_seconds=drain_seconds), encoding="utf-8"
+    )
     ledgers: list[StallingLedger] = []
 
     def stalling(clock_ms: Callable[[], int], signing_key: bytes) -> StallingLedger:
@@ -140,7 +147,7 @@ async def gate(
 
     # The store is the server's own choice, and memory answers at once: only here can it be slow.
     with patch("extauthz.server.MemoryLedger", stalling):
-        async with running(load(config, {}), new_logger(log)) as ports:
+        async with running(load(config, {}), new_logger(io.StringIO())) as ports:
             yield Gate(wire, certificates, ports.grpc, ports.http, ledgers[0])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD_BYTES = 9
@@ -19,7 +19,7 @@ def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -
 
 
 def request(path: str) -> bytes:
-    """Open a connection and send one GET on stream 1. Headers are literals of less than 127 bytes: no table, no Huffman."""
+    """Open a connection and send one GET on stream 1. Its headers are literals, each of less than 127 bytes."""
     fields = {":method": "GET", ":scheme": "http", ":path": path, ":authority": "gateway"}
     block = b"".join(b"\x00" + _text(name) + _text(value) for name, value in fields.items())
     return PREFACE + frame(SETTINGS) + frame(HEADERS, block, flags=END_STREAM | END_HEADERS, stream=1)
@@ -30,7 +30,9 @@ def reset(stream: int = 1) -> bytes:
     return frame(RST_STREAM, CANCEL.to_bytes(4), stream=stream)
 
 
-def upstream_that(answers: Callable[[int], bytes]) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]:
+def upstream_that(
+    answers: Callable[[int], bytes],
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     """Give a connection handler that answers the headers of each request with these bytes, by the stream's number."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

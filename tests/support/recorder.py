@@ -156,7 +156,10 @@ class Seen:
 
 @dataclass(slots=True)
 class RawUpstream:
-    """The upstream, on a free loopback port while the `async with` block runs: `scripts` by path, and what it `seen`."""
+    """The upstream, on a free loopback port while the `async with` block runs.
+
+    `scripts` are what it writes, by path; `seen` is what it got, by path.
+    """
 
     scripts: Mapping[str, Script]
     seen: dict[str, Seen] = field(default_factory=dict)

@@ -43,7 +43,11 @@ class GateProcess:
 
     async def __aenter__(self) -> GateProcess:
         await self.process.__aenter__()
-        await self.process.wait_for_port(self.grpc_port)
+        try:
+            await self.process.wait_for_port(self.grpc_port)
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *failure: object) -> None:

@@ -60,6 +60,16 @@ def test_held_money_is_worth_a_retry() -> None:
     assert "Held: 1.0" in denial.message
 
 
+def test_a_request_that_never_fits_is_not_worth_a_retry() -> None:
+    """Waiting does not help, so the client is told to ask for less."""
+    spent = standing(Scope(ScopeKind.TEAM, ("t",)), spent=USD // 2, limit=USD)
+
+    denial = denials.request_too_dear(spent, USD, status=429, hide_amounts=False)
+
+    assert (denial.type, denial.retry_after_s, denial.should_retry) == ("budget_exceeded", None, False)
+    assert "It may cost up to 1.0. Current cost: 0.5, Max budget: 1.0." in denial.message
+
+
 def test_amounts_can_be_hidden() -> None:
     """With `hide_amounts` no digit of money reaches the client."""
     spent = standing(Scope(ScopeKind.TEAM, ("t",)), spent=7 * USD, held=7 * USD, limit=7 * USD)
@@ -67,6 +77,7 @@ def test_amounts_can_be_hidden() -> None:
     messages = [
         denials.budget_exceeded(spent, now_ms=0, status=402, hide_amounts=True).message,
         denials.budget_held(spent, hide_amounts=True).message,
+        denials.request_too_dear(spent, 7 * USD, status=402, hide_amounts=True).message,
     ]
 
     assert not any("7" in message for message in messages)

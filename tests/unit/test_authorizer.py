@@ -1,0 +1,525 @@
+"""The decision about one request, from its facts to the verdict, on the memory ledger and without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from extauthz.authorizer import STALE_WINDOWS_MAX, Authorizer, Call
+from extauthz.config.load import load
+from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.policy import ModelsPolicy, OtherRoutes, StoreFailure
+from extauthz.domain.prices import Prices
+from extauthz.domain.request import RequestFacts
+from extauthz.domain.reservation import Claim, Hold, Lease
+from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, ModelsView, Pass, Reason, Verdict
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.base import Reserve, ReserveResult, StaleWindow
+from extauthz.ledger.memory import MemoryLedger
+from extauthz.pricing.estimate import UsualAnswer, UsualTokens
+from tests.support.ledger import SIGNING_KEY
+
+# The last millisecond of a day, in UTC.
+DAY_MS = 86_400_000
+NOW_MS = 20_780 * DAY_MS - 1
+
+CONFIG = """
+model_list:
+  - model_name: gpt-4o
+    litellm_params: {{model: openai/house-model, input_cost_per_token: 0.000001, output_cost_per_token: 0.00001}}
+  - model_name: local-llama
+    litellm_params: {{model: openai/llama, input_cost_per_token: 0, output_cost_per_token: 0}}
+general_settings:
+  master_key: sk-admin
+  budget_exceeded_models_policy: {policy}
+  user_header_name: X-User
+extauthz:
+  store_failure: {store_failure}
+  other: {other}
+  global: {{max_budget: 100}}
+  organizations: {{acme: {{max_budget: 50}}}}
+  teams:
+    broke: {{max_budget: 0}}
+    tight: {{max_budget: 0.0001}}
+    strict: {{max_budget: 0.03, admission: strict}}
+    frugal: {{models: [local-*]}}
+    daily: {{max_budget: 1, budget_duration: 1d}}
+    research:
+      organization: acme
+      budget_limits: [{{max_budget: 10, budget_duration: 1d}}, {{max_budget: 20, admission: strict}}]
+      members: {{ana: {{max_budget: 5}}}}
+  users: {{ana: {{max_budget: 0}}}}
+  keys:
+    - {{key: sk-broke, team: broke}}
+    - {{key: sk-tight, team: tight}}
+    - {{key: sk-strict, team: strict}}
+    - {{key: sk-frugal, team: frugal}}
+    - {{key: sk-daily, team: daily}}
+    - {{key: sk-rich}}
+    - {{key: sk-ana, team: research, user: ana}}
+    - {{key: sk-ana-alone, user: ana}}
+  end_users: {{broke: {{max_budget: 0}}}}
+"""
+
+
+class RecordingLedger(MemoryLedger):
+    """A memory ledger that remembers what it was asked to reserve."""
+
+    def __init__(self, clock_ms: Callable[[], int] = lambda: NOW_MS) -> None:
+        super().__init__(clock_ms, SIGNING_KEY)
+        self.requests: list[Reserve] = []
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Remember, then reserve."""
+        self.requests.append(request)
+        return await super().reserve(request)
+
+
+class AbsentLedger(RecordingLedger):
+    """A store that does not answer."""
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Fail."""
+        raise StoreUnavailableError
+
+    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+        """Fail."""
+        raise StoreUnavailableError
+
+
+class SilentLedger(RecordingLedger):
+    """A store that takes longer than anybody waits."""
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Never come back."""
+        return await asyncio.Future()
+
+    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+        """Never come back."""
+        return await asyncio.Future()
+
+
+class UntouchableLedger(RecordingLedger):
+    """A store that must not be asked."""
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Fail the test."""
+        raise AssertionError("the store was asked to reserve")
+
+    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+        """Fail the test."""
+        raise AssertionError("the store was asked for standings")
+
+
+class LateLedger(RecordingLedger):
+    """A store whose clock is some milliseconds ahead of what the process knows."""
+
+    def __init__(self, ahead_ms: int) -> None:
+        super().__init__(lambda: NOW_MS + ahead_ms)
+
+    def now_ms(self) -> int:
+        """Tell what the process believes."""
+        return NOW_MS
+
+
+class StaleLedger(RecordingLedger):
+    """A store in whose eyes the windows are always wrong."""
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Ask for other windows."""
+        self.requests.append(request)
+        return StaleWindow(NOW_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """An authorizer with one configuration and one ledger."""
+
+    authorizer: Authorizer
+    ledger: RecordingLedger
+
+    async def decide(self, facts: RequestFacts, reservation_id: str = "r", patience_s: float = 1.0) -> Decision:
+        """Decide about a request."""
+        return await self.authorizer.decide(facts, Call(reservation_id, "attempt", patience_s))
+
+    async def verdict(self, facts: RequestFacts, reservation_id: str = "r", patience_s: float = 1.0) -> Verdict:
+        """Decide about a request, and give the verdict alone."""
+        return (await self.decide(facts, reservation_id, patience_s)).verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Makes gates; what is not said is the default of the configuration."""
+
+    folder: Path
+
+    def __call__(
+        self,
+        ledger: RecordingLedger | None = None,
+        *,
+        policy: ModelsPolicy = ModelsPolicy.BLOCKED,
+        store_failure: StoreFailure = StoreFailure.DENY,
+        other: OtherRoutes = OtherRoutes.PASS,
+    ) -> Gate:
+        """Make one."""
+        file = self.folder / "config.yaml"
+        file.write_text(CONFIG.format(policy=policy, store_failure=store_failure, other=other))
+        snapshot = load(file, {})
+        ledger = ledger or RecordingLedger()
+        return Gate(Authorizer(lambda: snapshot, ledger, UsualAnswer(UsualTokens(100), UsualTokens(0))), ledger)
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Builder:
+    """Give the maker of gates."""
+    return Builder(tmp_path)
+
+
+def get(path: str, key: str | None = "sk-rich", **headers: str) -> RequestFacts:
+    """Ask for something, as Envoy sees it."""
+    sent = {name.replace("_", "-"): (value,) for name, value in headers.items()}
+    return RequestFacts("GET", path, sent if key is None else sent | {"authorization": (f"Bearer {key}",)})
+
+
+def pruned(facts: RequestFacts) -> RequestFacts:
+    """Ask on a route that the response filter stands on."""
+    return RequestFacts(facts.method, facts.path, facts.headers, context={"extauthz.prune": "on"})
+
+
+def chat(
+    key: str | None = "sk-rich", model: object = "gpt-4o", *, unseen_bytes: int = 0, **fields: object
+) -> RequestFacts:
+    """Ask a model something, as Envoy sees it; `fields` are the body's, those that begin with `x_` headers."""
+    headers = {name.replace("_", "-"): (str(value),) for name, value in fields.items() if name.startswith("x_")}
+    more = {name: value for name, value in fields.items() if not name.startswith("x_")}
+    if key is not None:
+        headers["authorization"] = (f"Bearer {key}",)
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello."}], **more}
+    raw = json.dumps(body).encode()
+    return RequestFacts("POST", "/v1/chat/completions", headers, raw, unseen_bytes)
+
+
+LIST = "/v1/models"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A request, and what becomes of it: the kind of verdict, its reason, and the status of a refusal."""
+
+    name: str
+    facts: RequestFacts
+    kind: type[Verdict]
+    reason: Reason
+    status: int | None = None
+    policy: ModelsPolicy = ModelsPolicy.BLOCKED
+    other: OtherRoutes = OtherRoutes.PASS
+    ledger: type[RecordingLedger] = RecordingLedger
+    store_failure: StoreFailure = StoreFailure.DENY
+    reservation_id: str = "r"
+    before: tuple[RequestFacts, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def refused(name: str, facts: RequestFacts, reason: Reason, status: int, **rest: object) -> Row:
+    """Give the row of a refusal."""
+    return Row(name, facts, Deny, reason, status, **rest)  # type: ignore[arg-type]
+
+
+ALL, FREE_ONLY = ModelsPolicy.ALL, ModelsPolicy.FREE_ONLY
+
+ROWS = (
+    Row("health", get("/health", None), Pass, Reason.INFO),
+    Row("another route", get("/metrics", None), Pass, Reason.OTHER_ROUTE),
+    Row("another route, known key", get("/metrics"), Pass, Reason.OTHER_ROUTE, other=OtherRoutes.AUTHENTICATE),
+    refused("another route, no key", get("/m", None), Reason.UNAUTHENTICATED, 401, other=OtherRoutes.AUTHENTICATE),
+    refused("another route, closed", get("/metrics"), Reason.ROUTE_CLOSED, 403, other=OtherRoutes.DENY),
+    Row("the list", get(LIST), Pass, Reason.DISCOVERY),
+    refused("the list, no key", get(LIST, None), Reason.UNAUTHENTICATED, 401),
+    refused("the list, unknown key", get(LIST, "sk-nobody"), Reason.UNAUTHENTICATED, 401, policy=ALL),
+    refused("the list, two keys", get(LIST, x_api_key="sk-ana"), Reason.BAD_REQUEST, 400),
+    refused("the list, two end users", get(LIST, x_user="one,two"), Reason.BAD_REQUEST, 400),
+    refused("exhausted list", get(LIST, "sk-broke"), Reason.BUDGET_EXCEEDED, 429),
+    refused("exhausted end user's list", get(LIST, x_user="broke"), Reason.BUDGET_EXCEEDED, 429),
+    Row("exhausted list, all", get(LIST, "sk-broke"), Pass, Reason.DISCOVERY, policy=ALL),
+    Row("exhausted list, filter", pruned(get(LIST, "sk-broke")), Pass, Reason.DISCOVERY_PRUNED, policy=FREE_ONLY),
+    Row("exhausted list, direct", get(LIST, "sk-broke"), AnswerModels, Reason.DISCOVERY_PRUNED, policy=FREE_ONLY),
+    Row("free entry", get(f"{LIST}/local-llama", "sk-broke"), Pass, Reason.DISCOVERY_PRUNED, policy=FREE_ONLY),
+    refused("paid entry", get(f"{LIST}/gpt-4o", "sk-broke"), Reason.MODEL_HIDDEN, 404, policy=FREE_ONLY),
+    Row("admin's list", get(LIST, "sk-admin"), Pass, Reason.DISCOVERY),
+    Row("a free model", chat("sk-broke", "local-llama"), Pass, Reason.FREE_MODEL),
+    refused("a free model, cut", chat("sk-broke", "local-llama", unseen_bytes=1), Reason.BUDGET_EXCEEDED, 429),
+    refused("a free model, no key", chat(None, "local-llama"), Reason.UNAUTHENTICATED, 401),
+    Row("a paid model", chat(), Admit, Reason.WITHIN_BUDGET),
+    refused("a paid model, exhausted", chat("sk-broke"), Reason.BUDGET_EXCEEDED, 429),
+    refused("a paid model, held out", chat("sk-tight"), Reason.BUDGET_HELD, 429, before=(chat("sk-tight"),)),
+    refused("too dear for any strict budget", chat("sk-strict", max_tokens=4000), Reason.REQUEST_TOO_DEAR, 429),
+    refused(
+        "held out of a strict budget",
+        chat("sk-strict", max_tokens=1500),
+        Reason.BUDGET_HELD,
+        429,
+        before=(chat("sk-strict", max_tokens=1500),),
+    ),
+    Row("a user's budget on a team's key", chat("sk-ana"), Admit, Reason.WITHIN_BUDGET),
+    refused("a user's budget on their own key", chat("sk-ana-alone"), Reason.BUDGET_EXCEEDED, 429),
+    Row("admin", chat("sk-admin"), Admit, Reason.ADMIN),
+    refused("an unknown model", chat(model="gpt-5"), Reason.MODEL_UNKNOWN, 400),
+    refused("a model of others", chat("sk-frugal"), Reason.MODEL_NOT_ALLOWED, 403),
+    refused(
+        "a fallback of others", chat("sk-frugal", "local-llama", fallbacks=["gpt-4o"]), Reason.MODEL_NOT_ALLOWED, 403
+    ),
+    Row("a model of theirs", chat("sk-frugal", "local-llama"), Pass, Reason.FREE_MODEL),
+    refused("no model", chat(model=None), Reason.BAD_REQUEST, 400),
+    refused("two models", chat(x_litellm_model="local-llama"), Reason.BAD_REQUEST, 400),
+    refused("ended before", chat(), Reason.ALREADY_ENDED, 503, reservation_id="ended"),
+    refused("store away", chat(), Reason.STORE_UNAVAILABLE, 503, ledger=AbsentLedger),
+    Row(
+        "store away, allowed",
+        chat(),
+        Admit,
+        Reason.STORE_FAILURE_ALLOWED,
+        ledger=AbsentLedger,
+        store_failure=StoreFailure.ALLOW,
+    ),
+    Row(
+        "store away, deferred",
+        chat(),
+        Defer,
+        Reason.STORE_UNAVAILABLE,
+        ledger=AbsentLedger,
+        store_failure=StoreFailure.DEFER,
+    ),
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_decide(build: Builder, row: Row) -> None:
+    """Each request gets its verdict, its reason and its status."""
+    gate = build(row.ledger(), policy=row.policy, other=row.other, store_failure=row.store_failure)
+    await gate.ledger.release("ended")
+    for number, facts in enumerate(row.before):
+        await gate.decide(facts, f"before-{number}")
+    verdict = await gate.verdict(row.facts, row.reservation_id)
+
+    assert (row.kind, row.reason) == (type(verdict), verdict.reason)
+    assert row.status == (verdict.status if isinstance(verdict, Deny) else None)
+
+
+def test_every_reason_has_its_row() -> None:
+    """The table above leaves out only the failure that the adapter answers for."""
+    assert set(Reason) - {row.reason for row in ROWS} == {Reason.INTERNAL_ERROR}
+
+
+async def test_what_a_decision_says_of_its_request(build: Builder) -> None:
+    """Route class, payer and model stand beside the verdict; a name that nobody knows does not."""
+    known = await build().decide(chat("sk-daily"))
+    unknown = await build().decide(chat("sk-daily", "made-up"))
+
+    assert ("inference", f"key {sha256(b'sk-daily').hexdigest()[:8]}", "gpt-4o") == (
+        known.route_class,
+        known.principal,
+        known.model,
+    )
+    assert unknown.model is None
+
+
+# -------------------------------------------------------------------------------------------------------- discovery
+
+
+async def test_discovery_under_all_never_touches_the_store(build: Builder) -> None:
+    """Under `all` the list is open, whatever became of the store."""
+    gate = build(UntouchableLedger(), policy=ALL)
+
+    assert Pass(Reason.DISCOVERY) == await gate.verdict(get(LIST, "sk-broke"))
+    assert Pass(Reason.DISCOVERY) == await gate.verdict(get(f"{LIST}/gpt-4o", "sk-broke"))
+    assert Pass(Reason.FREE_MODEL) == await gate.verdict(chat("sk-broke", "local-llama"))
+
+
+async def test_pruning_relies_on_the_filter_only_where_it_stands(build: Builder) -> None:
+    """With the context extension the filter prunes; without it the answer is made here."""
+    gate = build(policy=FREE_ONLY)
+
+    assert Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY) == await gate.verdict(pruned(get(LIST, "sk-broke")))
+    assert AnswerModels(Reason.DISCOVERY_PRUNED, ("local-llama",)) == await gate.verdict(get(LIST, "sk-broke"))
+
+
+# ---------------------------------------------------------------------------------------------------- store failures
+
+EXPECTED = {
+    StoreFailure.DENY: (Deny, Reason.STORE_UNAVAILABLE),
+    StoreFailure.ALLOW: (Pass, Reason.STORE_FAILURE_ALLOWED),
+    StoreFailure.DEFER: (Defer, Reason.STORE_UNAVAILABLE),
+}
+
+
+@pytest.mark.parametrize("ledger", [AbsentLedger, SilentLedger])
+@pytest.mark.parametrize(("store_failure", "policy"), list(product(StoreFailure, ModelsPolicy)))
+async def test_without_the_store(
+    build: Builder, ledger: type[RecordingLedger], store_failure: StoreFailure, policy: ModelsPolicy
+) -> None:
+    """The rule decides about paid inference and `blocked` discovery; free models and open lists go on."""
+    gate = build(ledger(), store_failure=store_failure, policy=policy)
+    inference = await gate.verdict(chat(), patience_s=0.01)
+    discovery = await gate.verdict(pruned(get(LIST)), patience_s=0.01)
+
+    kind, reason = EXPECTED[store_failure]
+    assert (Admit if kind is Pass else kind, reason) == (type(inference), inference.reason)
+    match policy:
+        case ModelsPolicy.ALL:
+            assert Pass(Reason.DISCOVERY) == discovery
+        case ModelsPolicy.FREE_ONLY:
+            assert Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY) == discovery
+        case ModelsPolicy.BLOCKED:
+            assert (kind, reason) == (type(discovery), discovery.reason)
+    assert Pass(Reason.FREE_MODEL) == await gate.verdict(chat(model="local-llama"), patience_s=0.01)
+
+
+async def test_what_is_allowed_without_the_store_is_booked_later(build: Builder) -> None:
+    """`allow` lets the hold travel, so that the settle finds where to book."""
+    gate = build(AbsentLedger(), store_failure=StoreFailure.ALLOW)
+    verdict = await gate.verdict(chat(stream=True), "late")
+
+    assert isinstance(verdict, Admit)
+    assert "late" == verdict.hold.id
+    assert {"global|lifetime|0", f"key:{sha256(b'sk-rich').hexdigest()}|lifetime|0"} == _keys(verdict.hold)
+    assert '{"include_usage":true}' == verdict.stream_options
+
+
+# ---------------------------------------------------------------------------------------------------------- windows
+
+
+async def test_the_stores_clock_decides_about_the_window(build: Builder) -> None:
+    """When the store is a millisecond ahead, into the next day, the hold is taken in its day."""
+    ledger = LateLedger(ahead_ms=1)
+    verdict = await build(ledger).verdict(chat("sk-daily"))
+
+    assert isinstance(verdict, Admit)
+    assert [f"team:daily|1d|{NOW_MS + 1 - DAY_MS}", f"team:daily|1d|{NOW_MS + 1}"] == [
+        counter.key for request in ledger.requests for counter in request.hold.counters if counter.window.end_ms
+    ]
+    assert NOW_MS + 1 == verdict.hold.reserved_at_ms
+
+
+async def test_a_window_that_is_stale_for_good(build: Builder) -> None:
+    """The windows are computed anew twice, then the answer is 503 and nothing is held."""
+    ledger = StaleLedger()
+    verdict = await build(ledger).verdict(chat("sk-daily"))
+
+    assert isinstance(verdict, Deny)
+    assert (503, Reason.STORE_UNAVAILABLE, True) == (verdict.status, verdict.reason, verdict.should_retry)
+    assert 1 + STALE_WINDOWS_MAX == len(ledger.requests) == 3
+    assert 0 == await ledger.open_count()
+
+
+# ------------------------------------------------------------------------------------------------------- end users
+
+
+@pytest.mark.parametrize(
+    ("facts", "scopes"),
+    [
+        pytest.param(chat(user="ben"), {"end_user:ben"}, id="body"),
+        pytest.param(chat(x_user="ana"), {"end_user:ana"}, id="the operator's header"),
+        pytest.param(chat(x_litellm_end_user_id="eva"), {"end_user:eva"}, id="LiteLLM's header"),
+        pytest.param(chat(x_user="ana", user="ben"), {"end_user:ana"}, id="the header before the body"),
+        pytest.param(chat(), set(), id="nobody"),
+    ],
+)
+async def test_end_users(build: Builder, facts: RequestFacts, scopes: set[str]) -> None:
+    """A request pays for one end user: whom a header names, else whom the body names."""
+    verdict = await build().verdict(facts)
+
+    assert isinstance(verdict, Admit)
+    assert scopes == {key.partition("|")[0] for key in _keys(verdict.hold) if key.startswith("end_user")}
+
+
+@pytest.mark.parametrize("facts", [chat(user="broke"), chat(x_user="broke")], ids=["body", "header"])
+async def test_an_end_users_budget_binds(build: Builder, facts: RequestFacts) -> None:
+    """An exhausted end user is refused by name, wherever the name stands."""
+    verdict = await build().verdict(facts)
+
+    assert isinstance(verdict, Deny)
+    assert "end_user:broke" == verdict.scope
+
+
+# ----------------------------------------------------------------------------------------------------------- holds
+
+INPUT, OUTPUT = Decimal("0.000001"), Decimal("0.00001")
+
+
+async def test_what_a_reservation_asks_for(build: Builder) -> None:
+    """Each scope is asked for its part: limited ones up to their limits, strict ones for the whole maximum."""
+    gate = build()
+    verdict = await gate.verdict(chat("sk-ana", max_tokens=200, stream=True), "mine")
+    (request,) = gate.ledger.requests
+
+    assert isinstance(verdict, Admit)
+    hold = verdict.hold
+    assert request.hold == hold
+    assert ("mine", NOW_MS, "gpt-4o", True) == (hold.id, hold.reserved_at_ms, hold.model, hold.streamed)
+    assert Prices(INPUT, OUTPUT, INPUT, INPUT, OUTPUT) == hold.prices
+    expected, most = hold.estimate.cost_nanousd, hold.estimate.cost_nanousd_max
+    assert 100 == hold.estimate.output_tokens
+    assert hold.estimate.input_tokens * 1_000 + 100 * 10_000 == expected
+    assert 200 * 10_000 < most
+    assert ("attempt", NOW_MS + 1000, Lease(120_000, 0)) == (request.attempt, request.not_after_ms, request.lease)
+    assert {
+        ("global|lifetime|0", 100_000_000_000, expected, False),
+        ("org:acme|lifetime|0", 50_000_000_000, expected, False),
+        (f"team:research|1d|{NOW_MS + 1 - DAY_MS}", 10_000_000_000, expected, False),
+        ("team:research|lifetime|0", 20_000_000_000, most, True),
+        ("member:research/ana|lifetime|0", 5_000_000_000, expected, False),
+        ("user:ana|lifetime|0", None, expected, False),
+        (f"key:{sha256(b'sk-ana').hexdigest()}|lifetime|0", None, expected, False),
+    } == {_claim(claim) for claim in request.claims}
+    assert 5_000_000_000 - expected == verdict.available_nanousd
+    assert '{"include_usage":true}' == verdict.stream_options
+
+
+async def test_an_admin_is_counted_and_not_limited(build: Builder) -> None:
+    """What the admin spends is counted on the global scope, and no budget binds it."""
+    gate = build()
+    verdict = await gate.verdict(chat("sk-admin"))
+    (request,) = gate.ledger.requests
+
+    assert isinstance(verdict, Admit)
+    assert [("global|lifetime|0", None, verdict.hold.estimate.cost_nanousd, False)] == [*map(_claim, request.claims)]
+    assert verdict.available_nanousd is None
+
+
+async def test_a_refusal_holds_nothing(build: Builder) -> None:
+    """Who is refused leaves nothing behind on any scope."""
+    gate = build()
+    await gate.verdict(chat("sk-ana-alone"))
+
+    assert 1 == len(gate.ledger.requests)
+    assert 0 == await gate.ledger.open_count()
+    assert () == await gate.ledger.balances(10)
+
+
+async def test_a_retried_check_is_one_reservation(build: Builder) -> None:
+    """The same request asked twice holds its money once."""
+    gate = build()
+    first, second = await gate.verdict(chat(), "same"), await gate.verdict(chat(), "same")
+
+    assert isinstance(first, Admit)
+    assert isinstance(second, Admit)
+    assert 1 == await gate.ledger.open_count()
+    assert {first.hold.estimate.cost_nanousd} == {balance.held_nanousd for balance in await gate.ledger.balances(10)}
+
+
+def _keys(hold: Hold) -> set[str]:
+    return {counter.key for counter in hold.counters}
+
+
+def _claim(claim: Claim) -> tuple[str, int | None, int, bool]:
+    return claim.counter.key, claim.limit_nanousd, claim.amount_nanousd, claim.whole
