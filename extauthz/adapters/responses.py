@@ -75,7 +75,7 @@ def denied(verdict: Deny) -> CheckResponse:
     if verdict.retry_after_s is not None:
         headers.append(_header("retry-after", str(verdict.retry_after_s)))
     error = {"message": verdict.message, "type": verdict.type, "param": verdict.param, "code": verdict.code}
-    return _refuse(verdict.status, headers, json.dumps({"error": error}), verdict.reason)
+    return _refuse(verdict.status, headers, json.dumps({"error": error}, separators=(",", ":")), verdict.reason)
 
 
 def _ok(

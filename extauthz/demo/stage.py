@@ -1,4 +1,4 @@
-"""The processes that the demo runs, on free loopback ports: for each policy a server and an Envoy, and the upstreams."""
+"""The processes of the demo, on free loopback ports: a server and an Envoy for each policy, and the upstreams."""
 
 from __future__ import annotations
 

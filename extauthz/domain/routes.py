@@ -108,6 +108,8 @@ _PROVIDERS = _words(
     "anthropic assemblyai azure azure_ai bedrock cohere cursor deepgram fal_ai gemini langfuse mistral nvidia_nim "
     "openai_passthrough openrouter vertex-ai vertex_ai vllm watsonx"
 )
+# Below a provider, what follows these is the model: Azure's deployments, Bedrock's `model/{id}/converse`.
+_BEFORE_MODEL = _words("deployments engines model")
 # Wherever they stand, a path with one of these is never waved through: it is a call below a prefix that we do not know.
 _CALLS = _words("completions embeddings messages rerank responses")
 
@@ -220,7 +222,7 @@ def _by_any_reading(method: str, read: _Path, prefixes: tuple[tuple[str, ...], .
         return route
     suspicious = _SUSPICIOUS | {prefix[0] for prefix in prefixes if prefix}
     words = {segment.partition(";")[0].casefold() for segment in read.literal}
-    return _OTHER if suspicious.isdisjoint(words) else _OPAQUE
+    return _OTHER if suspicious.isdisjoint(words) else _opaque(read)
 
 
 def _by_table(method: str, read: _Path, prefixes: tuple[tuple[str, ...], ...]) -> Route:
@@ -259,12 +261,20 @@ def _route(method: str, read: _Path, row: _Row, skipped: int) -> Route:
 
 
 def _opaque(read: _Path) -> Route:
-    """Give inference of an unknown kind. Google's calls, `models/{model}:call`, name their model only in the path."""
-    folded = tuple(segment.casefold() for segment in read.segments)
-    if not read.canonical or "models" not in folded or not _GOOGLE_CALL.fullmatch(folded[-1]):
-        return _OPAQUE
-    called = "/".join(read.segments[folded.index("models") + 1 :])
-    return Route(RouteClass.INFERENCE, Endpoint.OPAQUE, called.rpartition(":")[0])
+    """Give inference of an unknown kind, with the model where the path alone names it, as providers have it.
+
+    Of a path with two readings it is what was written; no model is called so, and the request is refused.
+    """
+    written = tuple(filter(None, read.literal))
+    words = tuple(segment.partition(";")[0].casefold() for segment in written)
+    if "models" in words and _GOOGLE_CALL.fullmatch(written[-1]):
+        called = "/".join(written[words.index("models") + 1 :])
+        return Route(RouteClass.INFERENCE, Endpoint.OPAQUE, called.rpartition(":")[0])
+    if words and words[0] in _PROVIDERS and not _BEFORE_MODEL.isdisjoint(words[:-1]):
+        place = next(place for place, word in enumerate(words) if word in _BEFORE_MODEL)
+        model = written[place + 1] if read.canonical else "/".join(written[place + 1 :])
+        return Route(RouteClass.INFERENCE, Endpoint.OPAQUE, model)
+    return _OPAQUE
 
 
 def _is_model_id(text: str) -> bool:

@@ -18,12 +18,14 @@ import pytest_asyncio
 from extauthz.demo import answers
 from extauthz.demo.answers import Answer, Api
 from extauthz.demo.upstream import Outcome
+from extauthz.domain.address import Address
 from extauthz.domain.prices import TokenUsage
 from extauthz.envoy.bootstrap import BootstrapOptions, Document
 from tests.support import raw
 from tests.support.abort import Call, calling
 from tests.support.envoy import ENVOY_VERSIONS
-from tests.support.processes import eventually
+from tests.support.processes import LOOPBACK, eventually
+from tests.support.relay import Relay
 from tests.support.stack import Metrics, Stack, stack
 from tests.support.upstream import EVENT_STREAM, PLAY_HEADER, Cue, Head, Play, Received
 
@@ -481,6 +483,39 @@ async def test_answers_of_checks_are_lost(running: Stack) -> None:
     assert [503] * CANCELLED_AT_ONCE == [seen.status for seen in storm.seen]
     assert before == metrics.spent
     assert {0} == set(metrics.held.values())
+
+
+@pytest.mark.parametrize("leave", [False, True], ids=["Envoy gives up", "clients leave"])
+async def test_answers_of_checks_are_lost_on_their_way(leave: bool) -> None:  # noqa: FBT001
+    """The server has reserved and answered, and Envoy never sees it: the access log ends what nobody can use."""
+    jobs = [Job(number, LOST, streamed=False, payer="sk-ana") for number in range(CANCELLED_AT_ONCE)]
+    async with Relay() as relay, stack(CONFIG, options=lambda chosen: patient(through(relay, chosen))) as started:
+        relay.target = started.gate.grpc_port
+        storm = Storm(started)
+        relay.hold_back()
+        async with AsyncExitStack() as waiting:
+            calls = [await waiting.enter_async_context(calling(storm.port, job.body, job.headers)) for job in jobs]
+            reserved = await eventually(lambda: with_open(started, CANCELLED_AT_ONCE), what="the server has reserved")
+            for call in calls if not leave else ():
+                await call.end()
+        metrics = await settled(started)
+
+    assert reserved is not None
+    assert CANCELLED_AT_ONCE * RESERVED == by_scope(reserved.held)["team:red"]
+    assert [0 if leave else 503] * CANCELLED_AT_ONCE == [call.status for call in calls]
+    assert {0} == set(metrics.held.values()) | set(metrics.spent.values())
+    assert CANCELLED_AT_ONCE == metrics.value("extauthz_reservations_ended_total", "released", "access_log")
+
+
+def through(relay: Relay, options: BootstrapOptions) -> BootstrapOptions:
+    """Let Envoy reach the server through a relay."""
+    return replace(options, extauthz=Address(LOOPBACK, relay.port))
+
+
+async def with_open(running: Stack, count: int) -> Metrics | None:
+    """Give the metrics when so many reservations are open."""
+    metrics = await running.gate.metrics()
+    return metrics if metrics.open == count else None
 
 
 @pytest.mark.parametrize("cut", [None, Cue.HANG], ids=["usage follows at once", "usage never comes"])

@@ -131,6 +131,13 @@ PATHS = (
     paid("a call behind a colon", "POST /v1/models/gpt-4o:generateContent"),
     refused("paid behind a colon, free in the body", "POST /v1/models/gpt-4o:generateContent", body=FREE_BODY),
     refused("the same at another version", "POST /v1beta/models/gpt-4o:streamGenerateContent", body=FREE_BODY),
+    refused("the same with a parameter", "POST /v1/models/gpt-4o;x:generateContent", body=FREE_BODY),
+    refused("the same behind a provider", "POST /gemini/v1beta/models/gpt-4o:generateContent", body=FREE_BODY),
+    refused(
+        "paid deployment, free in the body", "POST /azure/openai/deployments/gpt-4o/chat/completions", body=FREE_BODY
+    ),
+    refused("the same, with a parameter", "POST /azure/openai/deployments/gpt-4o;x/chat/completions", body=FREE_BODY),
+    refused("paid Bedrock model, free in the body", "POST /bedrock/model/gpt-4o/converse", body=FREE_BODY),
     paid("a call behind a colon, the model in the path alone", "POST /v1/models/gpt-4o:countTokens", body="{}"),
     bodiless(refused("get behind models", "GET /v1/models/../chat/completions")),
     bodiless(refused("get behind models, escaped", "GET /v1/models%2f..%2fchat/completions")),

@@ -104,7 +104,9 @@ class EnvoyProcess:
 
     async def active(self, count: int) -> bool:
         """Tell whether exactly so many requests are under way."""
-        return f"downstream_rq_active: {count}\n" in await self.admin("/stats?filter=^http.extauthz.downstream_rq_active$")
+        return f"downstream_rq_active: {count}\n" in await self.admin(
+            "/stats?filter=^http.extauthz.downstream_rq_active$"
+        )
 
     async def _ready(self) -> bool:
         assert self._process.returncode is None, f"Envoy ended at its start:\n{self.output}"

@@ -1,4 +1,4 @@
-"""A TCP relay between two processes, which a test can cut and mend."""
+"""A TCP relay between two processes, which a test can cut, block in one direction, and mend."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Relay:
     def __init__(self, target: int | None = None) -> None:
         self.target = target
         self._cut = False
+        self._answers = asyncio.Event()
+        self._answers.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -44,9 +46,14 @@ class Relay:
         for writer in self._writers:
             writer.transport.abort()
 
+    def hold_back(self) -> None:
+        """Keep what the target answers until it is mended; what the clients send passes."""
+        self._answers.clear()
+
     def mend(self) -> None:
-        """Let connections through again."""
+        """Let everything through again."""
         self._cut = False
+        self._answers.set()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -56,7 +63,10 @@ class Relay:
             to_reader, to_writer = await asyncio.open_connection(LOOPBACK, self.target)
             self._writers.add(to_writer)
             try:
-                passing = [asyncio.ensure_future(_pass(*pair)) for pair in ((reader, to_writer), (to_reader, writer))]
+                passing = [
+                    asyncio.ensure_future(_pass(reader, to_writer)),
+                    asyncio.ensure_future(_pass(to_reader, writer, self._answers)),
+                ]
                 await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
                 for task in passing:
                     task.cancel()
@@ -70,10 +80,14 @@ class Relay:
             writer.transport.abort()
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass bytes on until one side ends."""
+async def _pass(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, allowed: asyncio.Event | None = None
+) -> None:
+    """Pass bytes on, when they are allowed to, until one side ends."""
     try:
         while data := await reader.read(READ_BYTES):
+            if allowed is not None:
+                await allowed.wait()
             writer.write(data)
             await writer.drain()
     except ConnectionError:

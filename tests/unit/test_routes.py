@@ -96,7 +96,7 @@ def test_understood_inference(method: str, path: str, route: Route) -> None:
         "/files",
         "/v1beta/models/gemini-pro",
         "/anthropic/v1/messages",
-        "/Bedrock/model/claude/invoke",
+        "/Bedrock/models",
         "/vertex_ai/x",
         "/engines",
         "/chat",
@@ -173,7 +173,27 @@ def test_opaque_inference(method: str, path: str) -> None:
         pytest.param(
             "POST", "/v1beta/models/gemini-pro:generateContent", call(Endpoint.OPAQUE, "gemini-pro"), id="a beta one"
         ),
-        pytest.param("POST", "/v1/models/free/../paid:countTokens", OPAQUE, id="Google's form with two readings"),
+        pytest.param(
+            "POST",
+            "/v1/models/free/../paid:countTokens",
+            call(Endpoint.OPAQUE, "free/../paid"),
+            id="Google's form with two readings",
+        ),
+        pytest.param("POST", "/v1/models;x/paid:countTokens;x", call(Endpoint.OPAQUE, "paid"), id="with parameters"),
+        pytest.param("POST", "/v1/models/paid;x:countTokens", call(Endpoint.OPAQUE, "paid;x"), id="with a parameter"),
+        pytest.param("POST", "/Bedrock/model/claude/invoke", call(Endpoint.OPAQUE, "claude"), id="Bedrock's model"),
+        pytest.param(
+            "POST",
+            "/azure/openai/deployments/paid/chat/completions",
+            call(Endpoint.OPAQUE, "paid"),
+            id="Azure's deployment",
+        ),
+        pytest.param(
+            "POST",
+            "/azure/openai/deployments//paid;x/chat",
+            call(Endpoint.OPAQUE, "paid;x/chat"),
+            id="Azure's deployment with two readings",
+        ),
         pytest.param("GET", "/v1/models/chat/completions", OPAQUE, id="a model id that is a call"),
         pytest.param("GET", "/v1/models/x%2Fembeddings", OPAQUE, id="a model id that ends in a call"),
         pytest.param("GET", "/v1/models/images/generations", OPAQUE, id="a model id that is another call"),
