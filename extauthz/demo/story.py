@@ -39,8 +39,8 @@ AFTER_TWO = "spent $0.00099, held $0.0"
 AFTER_THREE = "spent $0.001485, held $0.0"
 REFUSED = "429 budget_exceeded"
 REFUSAL = (
-    '429 {"error": {"message": "Budget has been exceeded! Team=students Current cost: 0.001485, Max budget: 0.001", '
-    '"type": "budget_exceeded", "param": null, "code": "429"}}'
+    '429 {"error":{"message":"Budget has been exceeded! Team=students Current cost: 0.001485, Max budget: 0.001",'
+    '"type":"budget_exceeded","param":null,"code":"429"}}'
 )
 
 Happening = Callable[[], Awaitable[str]]
