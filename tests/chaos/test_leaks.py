@@ -498,6 +498,7 @@ async def test_answers_of_checks_are_lost_on_their_way(leave: bool) -> None:  # 
             reserved = await eventually(lambda: with_open(started, CANCELLED_AT_ONCE), what="the server has reserved")
             for call in calls if not leave else ():
                 await call.end()
+        relay.mend()
         metrics = await settled(started)
 
     assert reserved is not None

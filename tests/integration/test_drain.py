@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -17,6 +18,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from extauthz._proto.envoy.service.accesslog.v3 import als_pb2_grpc
 from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2_grpc
 from extauthz.adapters.responses import RESERVATION_HEADER
 from extauthz.domain.reservation import State
@@ -25,7 +27,7 @@ from extauthz.server import NOTICE_S, SERVICES
 from extauthz.telemetry.events import Signal
 from extauthz.telemetry.log import Reporter
 from tests.support.envoy import EnvoyProcess, options_for
-from tests.support.gate import CONFIG, FREE, KEY, PAID, WIRES, Wire, a_check, gate
+from tests.support.gate import CONFIG, FREE, KEY, PAID, WIRES, Gate, Wire, a_check, an_ending, gate
 from tests.support.processes import LOOPBACK, eventually, free_port
 from tests.support.stack import Stack, stack
 from tests.support.upstream import ScriptedUpstream
@@ -108,20 +110,29 @@ async def test_a_server_under_load_leaves_in_order(server: str) -> None:
 
 @asynccontextmanager
 async def watched(house: Stack) -> AsyncIterator[asyncio.Queue[str]]:
-    """Watch the health of Authorization, and give what it says, one word for each change."""
+    """Watch the health of the server inside the block."""
+    async with (
+        grpc.aio.insecure_channel(f"{LOOPBACK}:{house.gate.grpc_port}") as channel,
+        health_words(channel) as words,
+    ):
+        yield words
+
+
+@asynccontextmanager
+async def health_words(channel: grpc.aio.Channel) -> AsyncIterator[asyncio.Queue[str]]:
+    """Watch the health of Authorization inside the block; what it says after SERVING comes as one word a change."""
     words: asyncio.Queue[str] = asyncio.Queue()
 
-    async def watch(channel: grpc.aio.Channel) -> None:
-        request = health_pb2.HealthCheckRequest(service=SERVICES[0])
+    async def watch() -> None:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        async for answer in stub.Watch(request):
+        async for answer in stub.Watch(health_pb2.HealthCheckRequest(service=SERVICES[0])):
             words.put_nowait(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
-    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{house.gate.grpc_port}") as channel:
-        watching = asyncio.create_task(watch(channel))
-        assert "SERVING" == await words.get()
-        yield words
-        await asyncio.gather(watching, return_exceptions=True)
+    watching = asyncio.create_task(watch())
+    assert "SERVING" == await words.get()
+    yield words
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 async def not_ready(house: Stack, health: asyncio.Queue[str]) -> str:
@@ -183,6 +194,34 @@ async def test_no_log_entry_is_lost_over_a_restart(wire: Wire, tmp_path: Path) -
                 await eventually(all_arrived, what=f"{len(load.answers)} entries arrived")
 
     assert 0 < before_restart <= len(load.answers)
+
+
+@pytest.mark.parametrize("wire", PLAIN, ids=str)
+async def test_a_log_stream_ends_right_after_a_batch(wire: Wire, tmp_path: Path) -> None:
+    """A stream that is open when the server is told to stop is ended in good order, and not before its next batch."""
+    async with AsyncExitStack() as running:
+        server = await running.enter_async_context(gate(wire, tmp_path, drain_seconds=DRAIN_SECONDS))
+        async with server.channel() as client, health_words(client) as health:
+            check = external_auth_pb2_grpc.AuthorizationStub(client).Check
+            answers = [await check(a_check(PAID)) for _ in range(2)]
+            stream = als_pb2_grpc.AccessLogServiceStub(client).StreamAccessLogs()
+            await stream.write(an_ending(answers[0], input_tokens=10, output_tokens=20))
+            await eventually(partial(open_are, server, 1), what="the first batch is taken in")
+            stopping = asyncio.create_task(running.aclose())
+            told = await health.get()
+            await stream.write(an_ending(answers[1], input_tokens=10, output_tokens=20))
+            code = await stream.code()
+            left = await server.ledger.open_count()
+            await stopping
+
+    assert "NOT_SERVING" == told
+    assert grpc.StatusCode.OK == code
+    assert 0 == left
+
+
+async def open_are(server: Gate, count: int) -> bool:
+    """Tell whether so many reservations are open."""
+    return count == await server.ledger.open_count()
 
 
 async def code_of(call: grpc.aio.UnaryUnaryCall[Any, Any]) -> grpc.StatusCode:
