@@ -134,7 +134,7 @@ def envoy_config(
         listen=listen,
         upstream=upstream,
         upstream_tls=upstream_tls,
-        extauthz=extauthz or settings.listen.grpc,
+        extauthz=extauthz or settings.listen.grpc.from_here,
         extauthz_tls=settings.tls is not None,
         extauthz_ca=extauthz_ca,
         extauthz_client=ClientCertificate(extauthz_cert, extauthz_key) if extauthz_cert and extauthz_key else None,

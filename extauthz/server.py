@@ -24,7 +24,7 @@ from extauthz.adapters.background import Background
 from extauthz.adapters.check import CheckService
 from extauthz.adapters.ext_proc import PruningService
 from extauthz.adapters.holds import HoldCodec
-from extauthz.adapters.listener import ensure_free, new_listener
+from extauthz.adapters.listener import ensure_free, new_listener, server_kind
 from extauthz.adapters.responses import Responses
 from extauthz.authorizer import Authorizer
 from extauthz.config.model import EstimateMode
@@ -75,7 +75,7 @@ async def serve(config: Snapshot, log: Logger) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     async with running(config, log) as ports:
-        log.info("serving", grpc_port=ports.grpc, http_port=ports.http, server=config.settings.server)
+        log.info("serving", grpc_port=ports.grpc, http_port=ports.http, server=server_kind(config.settings))
         await stop.wait()
         log.info("draining", seconds_max=config.settings.drain_seconds)
     log.info("stopped")

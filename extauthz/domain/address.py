@@ -29,6 +29,13 @@ class Address:
         """Whether only this machine (or pod) can reach it."""
         return ipaddress.ip_address(self.host).is_loopback if self.is_ip else self.host == "localhost"
 
+    @property
+    def from_here(self) -> Address:
+        """The address under which this machine reaches what listens there; 0.0.0.0 is no place to connect to."""
+        if self.is_ip and ipaddress.ip_address(self.host).is_unspecified:
+            return Address("::1" if ":" in self.host else "127.0.0.1", self.port)
+        return self
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -406,7 +406,7 @@ def as_planned(seen: Seen, storm: Storm) -> bool:
     if way is ABORTED_RUNNING:
         return status == 200
     if way is TIMEOUT_LATE and status == 504:
-        return True  # on a slow machine the first byte may come too late
+        return True  # a slow machine may bring the first byte too late
     return status == 200 and not whole
 
 
@@ -444,7 +444,7 @@ async def test_two_thousand_requests_half_of_which_fail(running: Stack) -> None:
             most[scope] += high
     spent = {scope: amount - before.get(scope, 0) for scope, amount in by_scope(metrics.spent).items()}
     assert set(least) == set(spent)
-    assert {scope: 0 for scope in spent} == by_scope(metrics.held)
+    assert dict.fromkeys(spent, 0) == by_scope(metrics.held)
     guessed = set(PAYERS["sk-guess"])
     assert {s: least[s] for s in spent if s not in guessed} == {s: spent[s] for s in spent if s not in guessed}
     assert [] == [(s, least[s], spent[s], most[s]) for s in guessed if not least[s] <= spent[s] <= most[s]]

@@ -48,8 +48,8 @@ BODY = json.dumps(
 ).encode()
 ESTIMATE = 100 * INPUT_NANOUSD + 64 * OUTPUT_NANOUSD
 
-# The upstream's own count of an answer, of which 41 events go out before the upstream stops: the first has the role, the
-# others a word each. Their text has 203 bytes, worth 68 tokens.
+# The upstream's own count of an answer, of which 41 events go out before the upstream stops: the first has the role,
+# the others a word each. Their text has 203 bytes, worth 68 tokens.
 USAGE = TokenUsage(input_tokens=80, output_tokens=90)
 TRUTH = 80 * INPUT_NANOUSD + 90 * OUTPUT_NANOUSD
 EVENTS_SENT = 41

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 
 from extauthz.demo import answers
+from extauthz.envoy.bootstrap import BootstrapOptions, Document
 from tests.support.attacks import (
     ATTACKS,
     COST_NANOUSD,
@@ -59,13 +61,22 @@ extauthz:
 BROKE, RICH, STRANGER = "sk-broke", "sk-rich", "sk-stranger"
 
 
+def trusting(document: Document) -> Document:
+    """Let clients choose their x-request-id, as an Envoy does that does not stand at the edge."""
+    [listener] = cast("Any", document)["static_resources"]["listeners"]
+    listener["filter_chains"][0]["filters"][0]["typed_config"]["preserve_external_request_id"] = True
+    return document
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=ENVOY_VERSIONS, ids=lambda version: version.name)
 async def house(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     """Give the whole house, with an Envoy that shows the Check only the beginning of large bodies."""
     version: EnvoyVersion = request.param
-    async with stack(
-        CONFIG, version=version, options=lambda options: replace(options, max_request_bytes=LIMIT)
-    ) as house:
+
+    def limited(options: BootstrapOptions) -> BootstrapOptions:
+        return replace(options, max_request_bytes=LIMIT)
+
+    async with stack(CONFIG, version=version, options=limited, edit=trusting) as house:
         yield house
 
 
@@ -198,10 +209,11 @@ async def test_reused_ids_are_two_reservations(house: Stack) -> None:
     attack = paid(headers=more(*same))
     before = spent(await house.gate.metrics(), "rich")
 
-    first, _ = await attempt(house, attack, RICH)
+    first, seen = await attempt(house, attack, RICH)
     second, _ = await attempt(house, attack, RICH)
     booked = spent(await house.settled(), "rich") - before
 
+    assert [same[0].partition(": ")[2]] == [request.header("x-request-id") for request in seen]
     assert first.headers["x-extauthz-reservation"] != second.headers["x-extauthz-reservation"]
     assert 2 * COST_NANOUSD == booked
 

@@ -1,4 +1,4 @@
-"""Every failure path, with Envoy's `failure_mode_allow` false and true: no refusal that was decided is ever an allow."""
+"""Every failure path, with Envoy's `failure_mode_allow` false and true: a decided refusal is never an allow."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
 from extauthz.domain.policy import ModelsPolicy, StoreFailure
-from extauthz.envoy.bootstrap import BootstrapOptions, Document
+from extauthz.envoy.bootstrap import PRUNE_FILTER, BootstrapOptions, Document
 from tests.support.abort import Call, calling
-from tests.support.faulty import FAULT_FILE, Fault
+from tests.support.faulty import FAULT_FILE, RESERVED, Fault
 from tests.support.processes import LOOPBACK, eventually, free_port
 from tests.support.stack import Metrics, Stack, stack
 from tests.support.upstream import PLAY_HEADER
@@ -27,6 +28,8 @@ PAID, FREE = "gpt-4o", "local-llama"
 RICH, BROKE = "sk-rich", "sk-broke"
 TRUTH = 10 * 1_000 + 20 * 4_000
 BUDGET = ("team:rich", "lifetime")
+
+CHECK_FAILURES = ("extauthz_failures_total", "check")
 
 # Longer than the server's own patience of 1 s, so that a slow machine does not take a decision for silence.
 CHECK_TIMEOUT_S = 2.0
@@ -89,7 +92,11 @@ class Rules:
 EVERY_RULES = [
     Rules(failure_mode_allow, store_failure, policy)
     for failure_mode_allow in (False, True)
-    for store_failure, policy in zip(StoreFailure, (ModelsPolicy.FREE_ONLY, ModelsPolicy.BLOCKED, ModelsPolicy.ALL))
+    for store_failure, policy in (
+        (StoreFailure.DENY, ModelsPolicy.FREE_ONLY),
+        (StoreFailure.ALLOW, ModelsPolicy.BLOCKED),
+        (StoreFailure.DEFER, ModelsPolicy.ALL),
+    )
 ]
 BOTH_MODES = [Rules(failure_mode_allow=False), Rules(failure_mode_allow=True)]
 
@@ -110,6 +117,11 @@ class House:
             yield
         finally:
             self.fault.write_text(Fault.NONE, encoding="utf-8")
+
+    @property
+    def mute_reservations(self) -> int:
+        """How many reservations the store has made while it was mute."""
+        return self.stack.gate.process.output.count(RESERVED)
 
     async def settled(self) -> Metrics:
         """Wait until no reservation is open, for much less than a lease, and give the metrics then."""
@@ -212,9 +224,6 @@ async def test_our_own_exception_is_a_refusal(house: House, key: str) -> None:
     assert failures + 1 == metrics.value(*CHECK_FAILURES)
 
 
-CHECK_FAILURES = ("extauthz_failures_total", "check")
-
-
 @pytest.mark.parametrize("fault", [Fault.AWAY, Fault.MUTE])
 async def test_a_store_that_does_not_answer(house: House, fault: Fault) -> None:
     """`store_failure` decides; what is served is booked where we have said so, and nothing stays held."""
@@ -289,14 +298,16 @@ async def test_a_check_that_is_cancelled_gives_its_hold_back(house: House) -> No
     """The store has reserved, and clients leave before it answers: the cancelled Checks themselves release."""
     released = ("extauthz_reservations_ended_total", "released", "cancellation")
     before, served = await house.settled(), inferences(house.stack)
+    reserved = house.mute_reservations + CANCELLED_AT_ONCE
     with house.wrong(Fault.MUTE):
         async with AsyncExitStack() as waiting:
             for _ in range(CANCELLED_AT_ONCE):
                 await waiting.enter_async_context(calling(house.stack.envoy.options.listen.port, *chat(RICH)))
-            await eventually(lambda: house.stack.envoy.active(CANCELLED_AT_ONCE), what="every Check is pending")
+            await eventually(lambda: house.mute_reservations == reserved, what="the store has reserved")
+        await eventually(lambda: house.stack.envoy.active(0), what="Envoy knows that all have left")
     metrics = await house.settled()
 
-    assert before.value(*released) < metrics.value(*released)
+    assert before.value(*released) + CANCELLED_AT_ONCE == metrics.value(*released)
     assert (before.spent, before.held) == (metrics.spent, metrics.held)
     assert served == inferences(house.stack)
 
@@ -305,8 +316,9 @@ async def test_a_server_that_stands_still(house: House) -> None:
     """Envoy's own rule decides about requests; nothing is booked, and nothing stays held afterwards."""
     before = (await house.settled()).spent
     async with house.stack.gate.process.paused():
-        rich, broke = await asyncio.gather(ask(house.stack, RICH), ask(house.stack, BROKE))
-        status, body = await models(house.stack, BROKE)
+        rich, broke, (status, body) = await asyncio.gather(
+            ask(house.stack, RICH), ask(house.stack, BROKE), models(house.stack, BROKE)
+        )
     metrics = await house.settled()
     refused = await ask(house.stack, BROKE)
 
@@ -338,20 +350,17 @@ def pruned_by(port: int) -> Callable[[Document], Document]:
     """Send the pruning, and nothing else, to another port."""
 
     def edit(document: Document) -> Document:
-        text = json.dumps(document)
-        resources = json.loads(text)["static_resources"]
+        changed: dict[str, Any] = json.loads(json.dumps(document))
+        resources = changed["static_resources"]
         (server,) = (cluster for cluster in resources["clusters"] if cluster["name"] == "extauthz")
-        other = json.loads(json.dumps(server).replace('"extauthz"', '"pruner"'))
-        endpoint = other["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
-        endpoint["address"]["socket_address"]["port_value"] = port
-        (prune,) = (
-            item
-            for item in resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
-            if item["name"] == "extauthz.prune"
-        )
+        pruner = json.loads(json.dumps(server).replace('"extauthz"', '"pruner"'))
+        (endpoint,) = pruner["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
+        resources["clusters"].append(pruner)
+        filters = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+        (prune,) = (item for item in filters if item["name"] == PRUNE_FILTER)
         prune["typed_config"]["grpc_service"]["envoy_grpc"]["cluster_name"] = "pruner"
-        resources["clusters"].append(other)
-        return {**json.loads(text), "static_resources": resources}
+        return changed
 
     return edit
 

@@ -230,6 +230,7 @@ HEADERS = (
     refused("two authorizations, the same", headers=(KEY, KEY, JSON)),
     refused("two keys in one authorization", headers=(KEY + ", Bearer sk-rich-friend", JSON)),
     refused("two x-api-keys", headers=("x-api-key: {key}", "x-api-key: sk-rich-friend", JSON)),
+    refused("two x-api-keys, the same", headers=("x-api-key: {key}", "x-api-key: {key}", JSON)),
     refused("basic authorization", headers=("authorization: Basic {key}", JSON)),
     refused("no key", headers=(JSON,)),
     refused("an empty key", headers=("authorization: Bearer ", JSON)),

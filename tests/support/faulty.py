@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +22,9 @@ from extauthz.ledger.base import Ending, Reserve, ReserveResult
 from extauthz.ledger.memory import MemoryLedger
 
 FAULT_FILE = "FAULT_FILE"
+
+# What a mute store writes for each reservation that nobody hears of.
+RESERVED = "reserved, and mute about it"
 
 
 class Fault(StrEnum):
@@ -45,6 +49,9 @@ class FaultyLedger(MemoryLedger):
         """Reserve, unless something is wrong."""
         _fail()
         result = await super().reserve(request)
+        if fault() is Fault.MUTE:
+            sys.stdout.write(f"{RESERVED}\n")
+            sys.stdout.flush()
         await _hang()
         return result
 

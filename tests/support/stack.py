@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import dedent
+from typing import Self
 
 import aiohttp
 from openai import AsyncOpenAI
@@ -41,7 +42,7 @@ class GateProcess:
             environment=environment,
         )
 
-    async def __aenter__(self) -> GateProcess:
+    async def __aenter__(self) -> Self:
         await self.process.__aenter__()
         try:
             await self.process.wait_for_port(self.grpc_port)
