@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
 from extauthz.config.model import Settings
@@ -138,6 +138,9 @@ class Authorizer:
             return Decision(denials.model_not_allowed(refused), route.route_class, principal.name, refused)
         if reach.free and not ask.truncated:
             return Decision(Pass(Reason.FREE_MODEL), route.route_class, principal.name, ask.models[0])
+        if reach.free:
+            # What is unseen may name another model. Not sure whether it is free: it is paid, at the dearest.
+            reach = replace(reach, free=False, prices=config.catalog.dearest())
         verdict = await self._reserve(facts, route, ask, reach, principal, config, call)
         return Decision(verdict, route.route_class, principal.name, ask.models[0])
 

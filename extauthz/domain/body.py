@@ -72,10 +72,15 @@ class _RefusedError(Exception):
 _Json = dict[str, object]
 
 _OUTPUT_MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+_FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "default_fallbacks")
+# LiteLLM takes settings of its router from the body. Apart from fallbacks, these do not decide which model answers.
+_OVERRIDE = "router_settings_override"
+_HARMLESS_OVERRIDES = frozenset(
+    {"num_retries", "timeout", "stream_timeout", "retry_policy", "model_group_retry_policy"}
+)
 # The keys that decide what a request costs and who pays. Each must stand once, in this spelling.
 STEERING_KEYS = frozenset(
-    {"model", "user", "stream", "stream_options", "n", "best_of", "extra_body", *_OUTPUT_MAXIMA, *_FALLBACKS}
+    {"model", "user", "stream", "stream_options", "n", "best_of", "extra_body", _OVERRIDE, *_OUTPUT_MAXIMA, *_FALLBACKS}
 )
 
 _NOT_JSON = "The body must be one JSON object in UTF-8, nested at most 200 deep, in which no key stands twice."
@@ -239,8 +244,19 @@ def _models(document: _Json, *, required: bool, truncated: bool) -> tuple[str, .
 
 
 def _fallbacks(document: _Json) -> tuple[str, ...]:
-    names = [name for key in _FALLBACKS for name in _fallback_names(key, document.get(key))]
+    sources = (document, _override(document))
+    names = [name for source in sources for key in _FALLBACKS for name in _fallback_names(key, source.get(key))]
     return _checked_names(names, key="fallbacks", count_max=FALLBACKS_MAX) if names else ()
+
+
+def _override(document: _Json) -> _Json:
+    match document.get(_OVERRIDE):
+        case None:
+            return {}
+        case dict(settings) if settings.keys() <= _HARMLESS_OVERRIDES.union(_FALLBACKS):
+            return settings
+        case _:
+            raise _RefusedError(f"`{_OVERRIDE}` may only set fallbacks, retries and timeouts here.")
 
 
 def _fallback_names(key: str, value: object) -> Iterator[object]:

@@ -182,6 +182,13 @@ class Catalog:
         reached, unknown = self._follow((name,))
         return not unknown and all(offer.free for offered_as in reached.values() for offer in self._offers[offered_as])
 
+    def dearest(self) -> Prices:
+        """Give the dearest price of each kind over all models, for a request that may name any of them unseen."""
+        prices = [deployment.prices for model in self._models.values() for deployment in model.deployments]
+        if self._patterns or not prices:
+            prices.append(self._unknown_price)
+        return dearest(prices)
+
     def listed(self) -> tuple[str, ...]:
         """List the names for the public: models and aliases, without patterns and hidden aliases."""
         visible = (alias.name for alias in self._aliases.values() if not alias.hidden)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -310,7 +310,7 @@ class Storm:
                 case Leave.AT_THE_END:
                     await call.end()
                 case Leave.UPSTREAM_AT_WORK:
-                    await self._arrived[job.number].wait()
+                    await first_of(self._arrived[job.number].wait(), call.head())
                 case Leave.MID_ANSWER:
                     half = len(b"".join(half_of(job.number, streamed=job.streamed)))
                     await call.until(lambda call: len(call.received) >= half)
@@ -340,6 +340,14 @@ class Storm:
             return play(request)
 
         return noting
+
+
+async def first_of(*waits: Coroutine[object, object, object]) -> None:
+    """Wait for whatever comes first, and for nothing else."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 def with_short_timeouts(document: Document) -> Document:

@@ -203,6 +203,19 @@ async def test_a_paid_model_beyond_the_limit_is_not_free(house: Stack) -> None:
     assert [] == seen
 
 
+async def test_a_model_that_may_be_hidden_beyond_the_limit_is_paid(house: Stack) -> None:
+    """With money left the upstream obeys the second model: the answer is booked at the dearest price, not as free."""
+    attack = paid(body=padded(2 * LIMIT, first=FREE, last=PAID))
+    before = spent(await house.gate.metrics(), "rich")
+
+    reply, seen = await attempt(house, attack, RICH)
+    booked = spent(await house.settled(), "rich") - before
+
+    assert 200 == reply.status
+    assert [attack.body] == [request.body for request in seen]
+    assert booked >= COST_NANOUSD
+
+
 async def test_reused_ids_are_two_reservations(house: Stack) -> None:
     """Requests with the same x-request-id and the same forged x-extauthz-id are two reservations, both booked."""
     same = ("x-request-id: 11111111-2222-4333-8444-555555555555", "x-extauthz-id: mine")

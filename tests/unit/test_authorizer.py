@@ -523,3 +523,12 @@ def _keys(hold: Hold) -> set[str]:
 
 def _claim(claim: Claim) -> tuple[str, int | None, int, bool]:
     return claim.counter.key, claim.limit_nanousd, claim.amount_nanousd, claim.whole
+
+
+async def test_a_free_model_in_a_body_that_is_cut_is_held_at_the_dearest_price(build: Builder) -> None:
+    """What is not seen may name another model, and the upstream may obey it."""
+    verdict = await build().verdict(chat(model="local-llama", unseen_bytes=1))
+
+    assert isinstance(verdict, Admit)
+    assert Prices(INPUT, OUTPUT, INPUT, INPUT, OUTPUT) == verdict.hold.prices
+    assert verdict.hold.estimate.cost_nanousd > 0

@@ -231,6 +231,9 @@ def test_a_model_in_the_path_is_enough() -> None:
         ({"fallbacks": [{"m": ["a", "b"], "x": ["c"]}]}, ("a", "b", "c")),
         ({"fallbacks": [{"model": ["a"]}]}, ("a",)),
         ({"context_window_fallbacks": [{"m": ["a"]}], "content_policy_fallbacks": ["b"]}, ("a", "b")),
+        ({"default_fallbacks": ["a"]}, ("a",)),
+        ({"router_settings_override": {"fallbacks": [{"m": ["a"]}], "num_retries": 2}}, ("a",)),
+        ({"fallbacks": ["a"], "router_settings_override": {"default_fallbacks": ["b"]}}, ("a", "b")),
     ],
 )
 def test_fallbacks(fields: Fields, fallbacks: tuple[str, ...]) -> None:
@@ -333,6 +336,9 @@ def test_too_many_prompts() -> None:
         ({"extra_body": {"model": "paid"}}, "`extra_body`"),
         ({"extra_body": {"N": 100}}, "`extra_body`"),
         ({"extra_body": "model"}, "`extra_body`"),
+        ({"router_settings_override": {"model_group_alias": {"free": "paid"}}}, "`router_settings_override`"),
+        ({"router_settings_override": [{"fallbacks": ["paid"]}]}, "`router_settings_override`"),
+        ({"extra_body": {"router_settings_override": {}}}, "`extra_body`"),
         ({"extra_body": {f"k{i}": 1 for i in range(KEYS_MAX + 1)}}, "`extra_body`"),
         ({f"k{i}": 1 for i in range(KEYS_MAX)}, "keys"),
     ],
