@@ -35,6 +35,8 @@ _GIVEN_UP = (
     "upstream_max_stream_duration_reached",
     "overload_manager",
 )
+# A stream that max_stream_duration ended has no flag of its own (seen on 1.36 and 1.40).
+_GIVEN_UP_DETAILS = frozenset({"max_duration_timeout"})
 # The flags of a stream that the upstream broke off.
 _BROKEN_OFF = ("upstream_remote_reset", "upstream_connection_termination", "upstream_protocol_error")
 
@@ -137,7 +139,7 @@ def outcome_of(entry: HTTPAccessLogEntry) -> Outcome:
     answering = 0 < status < HTTP_ERROR
     if not sent:
         return Outcome.FAILED
-    if _any(flags, _GIVEN_UP):
+    if _any(flags, _GIVEN_UP) or entry.response.response_code_details in _GIVEN_UP_DETAILS:
         # An error that the upstream gave before anybody gave up is an error all the same.
         answered = entry.common_properties.HasField("time_to_first_upstream_rx_byte")
         return Outcome.FAILED if answered and not answering and status else Outcome.ABORTED

@@ -14,14 +14,14 @@ from extauthz.adapters.access_log import outcome_of
 from extauthz.settlement import Outcome
 
 
-def entry(status: int, *flags: str, sent: bool = True, answered: bool = False) -> HTTPAccessLogEntry:
+def entry(status: int, *flags: str, sent: bool = True, answered: bool = False, details: str = "") -> HTTPAccessLogEntry:
     """Make an entry as Envoy logs it; a duration is there or not, its length says nothing here."""
     common = AccessLogCommon(response_flags=ResponseFlags(**dict.fromkeys(flags, True)))  # type: ignore[arg-type]
     if sent:
         common.time_to_first_upstream_tx_byte.CopyFrom(Duration())
     if answered:
         common.time_to_first_upstream_rx_byte.CopyFrom(Duration())
-    response = HTTPResponseProperties(response_code=UInt32Value(value=status))
+    response = HTTPResponseProperties(response_code=UInt32Value(value=status), response_code_details=details)
     return HTTPAccessLogEntry(common_properties=common, response=response)
 
 
@@ -53,6 +53,9 @@ def entry(status: int, *flags: str, sent: bool = True, answered: bool = False) -
         ),
         pytest.param(entry(504, "upstream_request_timeout"), Outcome.ABORTED, id="Envoy's timeout before headers"),
         pytest.param(entry(200, "stream_idle_timeout", answered=True), Outcome.ABORTED, id="idle in the middle"),
+        pytest.param(
+            entry(200, answered=True, details="max_duration_timeout"), Outcome.ABORTED, id="longer than streams may be"
+        ),
     ],
 )
 def test_outcomes(logged: HTTPAccessLogEntry, outcome: Outcome) -> None:
