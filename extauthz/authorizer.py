@@ -83,7 +83,7 @@ class Authorizer:
         match route.route_class:
             case RouteClass.DISCOVERY:
                 verdict = await self._discover(facts, route, principal, config, call)
-                return Decision(verdict, route.route_class, principal.name, route.model)
+                return _about(verdict, route, principal, route.model, config)
             case RouteClass.INFERENCE:
                 return await self._infer(facts, route, principal, config, call)
             case _:
@@ -129,20 +129,19 @@ class Authorizer:
         if ask.end_user is not None and end_user_of(facts.headers, config.settings.user_header_name) is None:
             principal = config.directory.with_end_user(principal, ask.end_user)
 
-        # Only names that the catalog knows become labels and log fields: a client can write anything.
         reach = config.catalog.reach(ask.models, ask.fallbacks)
         if reach.unknown:
             return Decision(denials.model_unknown(reach.unknown[0]), route.route_class, principal.name)
         refused = next((name for name in (*ask.models, *ask.fallbacks) if not allowed(name, principal.models)), None)
         if refused is not None:
-            return Decision(denials.model_not_allowed(refused), route.route_class, principal.name, refused)
+            return _about(denials.model_not_allowed(refused), route, principal, refused, config)
         if reach.free and not ask.truncated:
-            return Decision(Pass(Reason.FREE_MODEL), route.route_class, principal.name, ask.models[0])
+            return _about(Pass(Reason.FREE_MODEL), route, principal, ask.models[0], config)
         if reach.free:
             # What is unseen may name another model. Not sure whether it is free: it is paid, at the dearest.
             reach = replace(reach, free=False, prices=config.catalog.dearest())
         verdict = await self._reserve(facts, route, ask, reach, principal, config, call)
-        return Decision(verdict, route.route_class, principal.name, ask.models[0])
+        return _about(verdict, route, principal, ask.models[0], config)
 
     async def _reserve(
         self,
@@ -199,6 +198,11 @@ class Authorizer:
                 case StaleWindow(store_ms):
                     now_ms = store_ms
         return denials.store_unavailable()
+
+
+def _about(verdict: Verdict, route: Route, principal: Principal, model: str | None, config: Snapshot) -> Decision:
+    entry = None if model is None else config.catalog.entry(model)
+    return Decision(verdict, route.route_class, principal.name, model, entry)
 
 
 def identify(facts: RequestFacts, config: Snapshot) -> Principal | Deny:

@@ -6,6 +6,7 @@ Entries may come twice, late, from another Envoy worker, at another replica, or 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import grpc.aio
@@ -19,6 +20,9 @@ from extauthz.errors import HoldRejectedError
 from extauthz.settlement import HTTP_ERROR, Observation, Outcome, Settlement
 from extauthz.telemetry.events import Telemetry
 from extauthz.usage import NAMESPACE, Report, read_report
+
+# What Envoy writes for %UNIQUE_ID%.
+_UNIQUE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # Ten times the flush interval of the configurations that we write.
 QUIET_S = 1.0
@@ -113,8 +117,9 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
         periodic = common.access_log_type == AccessLogType.DownstreamPeriodic
         decision = common.metadata.filter_metadata.get(METADATA_NAMESPACE)
         if decision is None:
-            reservation_id = entry.request.request_headers.get(ID_HEADER)
-            if reservation_id and not periodic:
+            # Envoy also logs requests that it refused before our filters could overwrite this header.
+            reservation_id = entry.request.request_headers.get(ID_HEADER, "")
+            if _UNIQUE_ID.fullmatch(reservation_id) and not periodic:
                 await self._settlement.unanswered(reservation_id)
             return
         if HOLD_KEY not in decision:

@@ -16,7 +16,7 @@ from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from extauthz.adapters.background import Background
 from extauthz.adapters.responses import ID_HEADER, Responses, answered, denied
 from extauthz.authorizer import Authorizer, Call
-from extauthz.config.model import Settings
+from extauthz.config.model import UpstreamAuthAction, UpstreamAuthRule
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain import denials
 from extauthz.domain.request import RequestFacts
@@ -79,7 +79,7 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
             facts = facts_of(request.attributes, config.settings.max_request_bytes)
             call = replace(call, reservation_id=_reservation_id(facts) or call.reservation_id)
             decision = await self._authorizer.decide(facts, call)
-            response = self._response(decision, facts, config.settings)
+            response = self._response(decision, facts, config)
         except asyncio.CancelledError:
             # Envoy gave up, or its client did: what was reserved for nobody ends now.
             self._background.start(self._let_go(call))
@@ -100,14 +100,14 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
         with suppress(StoreUnavailableError):
             await self._settlement.cancelled(call.reservation_id, call.attempt)
 
-    def _response(self, decision: Decision, facts: RequestFacts, settings: Settings) -> CheckResponse | None:
+    def _response(self, decision: Decision, facts: RequestFacts, config: Snapshot) -> CheckResponse | None:
         """Write the verdict as Envoy's message; None when Envoy shall decide by itself."""
-        auth = settings.upstream_auth.rule(decision.model or "")
         match decision.verdict:
             case Pass() as verdict:
-                return self._responses.passed(verdict, facts.headers, auth)
+                return self._responses.passed(verdict, facts.headers, _upstream_auth(decision, config))
             case Admit() as verdict:
-                return self._responses.admitted(verdict, facts.headers, auth, hide=settings.hide_amounts)
+                auth = _upstream_auth(decision, config)
+                return self._responses.admitted(verdict, facts.headers, auth, hide=config.settings.hide_amounts)
             case AnswerModels() as verdict:
                 return answered(verdict)
             case Deny() as verdict:
@@ -148,6 +148,24 @@ def _text(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def _upstream_auth(decision: Decision, config: Snapshot) -> UpstreamAuthRule:
+    """Choose what the upstream gets for the client's credential.
+
+    A key of ours goes upstream only for callers that are known, and only with what is held or discovered here: on other
+    routes it would open the upstream's own management to anybody.
+    """
+    rules = config.settings.upstream_auth
+    if decision.route_class in (RouteClass.DISCOVERY, RouteClass.INFERENCE) and decision.principal is not None:
+        return (
+            rules.default
+            if decision.model is None
+            else rules.rule(decision.model, config.catalog.entry(decision.model))
+        )
+    if rules.default.action is UpstreamAuthAction.PASS:
+        return rules.default
+    return UpstreamAuthRule(action=UpstreamAuthAction.REMOVE)
 
 
 def _reservation_id(facts: RequestFacts) -> str | None:

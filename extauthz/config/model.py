@@ -178,10 +178,13 @@ class UpstreamAuth(Strict):
         default_factory=dict, description="By model name or pattern, such as openai/*."
     )
 
-    def rule(self, model: str) -> UpstreamAuthRule:
-        """Choose the rule of a model: its own, that of the most specific pattern, or the default."""
-        name = model if model in self.models else most_specific(self.models, model)
-        return self.default if name is None else self.models[name]
+    def rule(self, model: str, entry: str | None = None) -> UpstreamAuthRule:
+        """Choose the rule of a model: its own, that of its `entry` in the model list, of a pattern, or the default."""
+        for name in (model, entry):
+            if name in self.models:
+                return self.models[name]
+        pattern = most_specific(self.models, model)
+        return self.default if pattern is None else self.models[pattern]
 
 
 class Service(Strict):

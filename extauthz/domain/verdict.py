@@ -100,9 +100,14 @@ Verdict = Pass | Admit | AnswerModels | Deny | Defer
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict with what it was given for: who asked, and what."""
+    """A verdict with what it was given for: who asked, and what.
+
+    `model` is the name that was asked for, as the client wrote it; `entry` is what of the model list that means, and
+    fit for logs.
+    """
 
     verdict: Verdict
     route_class: str
     principal: str | None = None
     model: str | None = None
+    entry: str | None = None

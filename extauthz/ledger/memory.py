@@ -35,6 +35,11 @@ RESERVATIONS_MAX = 200_000
 COUNTERS_MAX = 500_000
 TOMBSTONES_MAX = 1_000_000
 
+# A release of what nobody knows stops a reserve that is still on its way; none is on its way for so long. They are kept
+# apart: anybody can cause them, and they must not push the endings of real reservations out.
+EARLY_RELEASES_MAX = 100_000
+EARLY_RELEASE_MS = 60_000
+
 # How much cleaning up one verb does. A verb leaves one tombstone and adds the counters of one principal, so that both
 # shrink faster than they grow.
 TOMBSTONES_DROPPED_MAX = 4
@@ -92,6 +97,11 @@ class _Tallies:
                 heapq.heappush(self._due, (max(end_ms, now_ms) + RETENTION_MS, key))
         return [self._by_key[key] for key in wanted]
 
+    def drop_unused(self, tally: _Tally) -> None:
+        """Forget a lifetime counter on which nothing happened; no window's end would ever do so."""
+        if tally.counter.window.end_ms is None and not tally.reservations and not tally.spent_nanousd:
+            del self._by_key[tally.counter.key]
+
     def _make_room(self, count: int, now_ms: int, spared: Mapping[str, Counter]) -> None:
         for _ in range(COUNTERS_EXAMINED_MAX):
             full = len(self._by_key) + count > self._count_max
@@ -148,11 +158,26 @@ class _Tombstones:
     def __init__(self, count_max: int) -> None:
         self._count_max = count_max
         self._by_name: OrderedDict[_Name, _Tombstone] = OrderedDict()
+        self._early: OrderedDict[_Name, _Tombstone] = OrderedDict()
         self._forgotten_ms = -1
 
     def get(self, name: _Name, now_ms: int) -> _Tombstone | None:
         found = self._by_name.get(name)
-        return found if found is not None and now_ms - found.ended_at_ms < RETENTION_MS else None
+        if found is not None and now_ms - found.ended_at_ms < RETENTION_MS:
+            return found
+        early = self._early.get(name)
+        return early if early is not None and now_ms - early.ended_at_ms < EARLY_RELEASE_MS else None
+
+    def put_early(self, name: _Name, tombstone: _Tombstone) -> None:
+        """Remember a release of a reservation that nobody knows."""
+        self._early.pop(name, None)
+        self._early[name] = tombstone
+        for _ in range(TOMBSTONES_DROPPED_MAX):
+            oldest = next(iter(self._early.values()))
+            aged = tombstone.ended_at_ms - oldest.ended_at_ms >= EARLY_RELEASE_MS
+            if not aged and len(self._early) <= EARLY_RELEASES_MAX:
+                return
+            self._early.popitem(last=False)
 
     def put(self, name: _Name, tombstone: _Tombstone, now_ms: int) -> None:
         self._by_name.pop(name, None)
@@ -260,7 +285,7 @@ class MemoryLedger:
         names = ((reservation_id, None), (reservation_id, attempt))
         if any(self._tombstones.get(name, now_ms) is not None for name in names):
             return Ending.REPEATED
-        self._tombstones.put((reservation_id, attempt), _Tombstone(State.RELEASED, now_ms, now_ms), now_ms)
+        self._tombstones.put_early((reservation_id, attempt), _Tombstone(State.RELEASED, now_ms, now_ms))
         # An open reservation belongs to a later attempt, which ended this one's claim by taking it over.
         return Ending.UNKNOWN if reservation is None else Ending.REPEATED
 
@@ -373,6 +398,7 @@ class MemoryLedger:
             tally.held_nanousd -= amount_nanousd
             tally.reservations -= 1
             tally.book(cost_nanousd, now_ms)
+            self._tallies.drop_unused(tally)
         tombstone = _Tombstone(state, now_ms, hold.reserved_at_ms)
         if state is State.EXPIRED:
             counters = tuple(tally.counter for tally, _ in reservation.amounts)

@@ -167,6 +167,13 @@ class Catalog:
         name, offered_as = self._resolved(name)
         return self._offered(name, offered_as) if offered_as is not None else None
 
+    def entry(self, name: str) -> str | None:
+        """Tell the entry of the model list that a name means, a pattern included; None when nothing matches.
+
+        Unlike the name it was never written by a client.
+        """
+        return self._resolved(name)[1]
+
     def reach(self, names: Sequence[str], fallbacks: Sequence[str] = ()) -> Reach:
         """Follow names, and the fallbacks that a request brings itself, to everything that may answer it.
 

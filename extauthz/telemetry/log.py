@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -12,18 +13,21 @@ from extauthz.domain.reservation import State
 from extauthz.domain.verdict import Decision, Defer, Deny
 from extauthz.ledger.base import Ending
 from extauthz.telemetry.events import Signal, Telemetry
+from extauthz.telemetry.lines import LineWriter
 from extauthz.telemetry.metrics import Metrics
 
 Logger = structlog.typing.FilteringBoundLogger
 
 
 def new_logger(stream: TextIO = sys.stderr) -> Logger:
-    """Make a logger that writes to `stream`."""
+    """Make a logger that writes to `stream`, without ever waiting for it or failing with it."""
+    writer = LineWriter(stream)
+    atexit.register(writer.close)
     render: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if stream.isatty() else structlog.processors.JSONRenderer()
     )
     logger: Logger = structlog.wrap_logger(
-        structlog.PrintLogger(stream),
+        structlog.WriteLogger(writer),  # type: ignore[arg-type]  # write and flush are all that it calls
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -54,7 +58,7 @@ class Reporter(Telemetry):
                     status=status,
                     scope=scope,
                     principal=decision.principal,
-                    model=decision.model,
+                    model=decision.entry,
                     route_class=decision.route_class,
                 )
             case Defer(reason):

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from extauthz.domain.budgets import Standing
 from extauthz.domain.money import usd
 from extauthz.domain.reservation import State
-from extauthz.domain.verdict import Admit, AnswerModels, Decision, Pass
+from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, Pass
 from extauthz.ledger.base import Ending
 from extauthz.telemetry.events import Signal
 
@@ -78,9 +78,14 @@ class Metrics:
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Count an answered Check."""
-        verdict = decision.verdict
-        word = "allow" if isinstance(verdict, Pass | Admit | AnswerModels) else "deny"
-        self.checks.labels(decision.route_class, word, verdict.reason).inc()
+        match decision.verdict:
+            case Pass() | Admit() | AnswerModels():
+                word = "allow"
+            case Deny():
+                word = "deny"
+            case Defer():
+                word = "defer"
+        self.checks.labels(decision.route_class, word, decision.verdict.reason).inc()
         self.check_seconds.observe(seconds)
 
     def ended(self, how: State, signal: Signal, ending: Ending) -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from extauthz.domain.budgets import Counter, Scope, ScopeKind
 from extauthz.domain.reservation import Claim, Lease, State
+from extauthz.domain.windows import WindowRule
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Reserved, TooLate
-from extauthz.ledger.memory import RETENTION_MS, STALE_LEASES_MAX, MemoryLedger
+from extauthz.ledger.memory import (
+    EARLY_RELEASE_MS,
+    EARLY_RELEASES_MAX,
+    RETENTION_MS,
+    STALE_LEASES_MAX,
+    MemoryLedger,
+)
 from tests.support.ledger import LEASE, SIGNING_KEY, ManualClock, a_counter, a_hold, a_reserve, a_window, balance
 
 TEAM = a_counter()
@@ -167,23 +175,52 @@ class TestTombstones:
         assert Balance(TEAM, 405, 0) == await balance(ledger, TEAM)
 
     async def test_they_have_a_maximum(self, clock: ManualClock) -> None:
-        """Signals of unknown reservations and of attempts fill no more than the maximum."""
+        """Endings fill no more than the maximum."""
         ledger = MemoryLedger(clock.now_ms, SIGNING_KEY, tombstones_max=10)
         for number in range(100):
-            await ledger.release(f"r{number}")
-            await ledger.release("r", attempt=f"{number}")
+            await ledger.settle(a_hold(f"r{number}", (TEAM,), reserved_at_ms=clock.now_ms()), 1)
 
         assert 10 == len(ledger._tombstones._by_name)
 
-    async def test_one_that_comes_again_after_its_day_is_a_new_one(self, clock: ManualClock) -> None:
-        """It takes its place behind the others, so that those that are over are dropped."""
+    async def test_early_releases_have_a_maximum(self, clock: ManualClock) -> None:
+        """Signals of reservations that nobody knows fill no more than theirs."""
+        ledger = MemoryLedger(clock.now_ms, SIGNING_KEY)
+        for number in range(EARLY_RELEASES_MAX + 10):
+            await ledger.release(f"r{number}")
+
+        assert EARLY_RELEASES_MAX == len(ledger._tombstones._early)
+
+    async def test_early_releases_do_not_push_endings_out(self, clock: ManualClock) -> None:
+        """However many releases of unknown reservations come, a late settle after an expiry is booked."""
+        ledger = MemoryLedger(clock.now_ms, SIGNING_KEY, tombstones_max=10)
+        request = a_reserve("r", CLAIM)
+        await ledger.reserve(request)
+        await clock.advance(LEASE.lease_ms)
+        await ledger.expire(1)
+        for number in range(100):
+            await ledger.release(f"r{number}")
+
+        assert Ending.LATE == await ledger.settle(request.hold, 100)
+
+    async def test_early_releases_stand_for_a_minute(self, clock: ManualClock) -> None:
+        """By then the reserve that one was to stop has come or never will, and the next one sweeps it out."""
         ledger = MemoryLedger(clock.now_ms, SIGNING_KEY)
         await ledger.release("a")
         await ledger.release("b")
-        await clock.advance(RETENTION_MS)
+        await clock.advance(EARLY_RELEASE_MS)
 
         assert Ending.UNKNOWN == await ledger.release("a")
-        assert [("a", None)] == list(ledger._tombstones._by_name)
+        assert [("a", None)] == list(ledger._tombstones._early)
+
+    async def test_a_lifetime_counter_that_nothing_was_spent_on_is_forgotten(self, clock: ManualClock) -> None:
+        """Requests that fail leave no counters behind, however many payers they name."""
+        ledger = MemoryLedger(clock.now_ms, SIGNING_KEY, counters_max=10)
+        for number in range(100):
+            counter = Counter(Scope(ScopeKind.END_USER, (f"u{number}",)), WindowRule().at(clock.now_ms()))
+            await ledger.reserve(a_reserve(f"r{number}", Claim(counter, None, 5)))
+            await ledger.release(f"r{number}")
+
+        assert () == await ledger.balances(10)
 
     async def test_a_late_settle_does_not_stand_longer(self, clock: ManualClock) -> None:
         """The tombstone of an expired reservation stands for a day from the expiry, settled or not."""
