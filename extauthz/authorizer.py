@@ -175,15 +175,16 @@ class Authorizer:
                 prices=reach.prices,
                 estimate=expected,
                 streamed=ask.stream,
+                choices=ask.choices,
             )
             request = Reserve(
                 hold, call.attempt, claims, first_lease(hold, settings), started_ms + int(call.patience_s * 1000)
             )
+            admitted = Admit(Reason.STORE_FAILURE_ALLOWED, hold, stream_options=ask.stream_options)
             try:
                 async with asyncio.timeout(call.patience_s):
                     result = await self._ledger.reserve(request)
             except (StoreUnavailableError, TimeoutError):
-                admitted = Admit(Reason.STORE_FAILURE_ALLOWED, hold, stream_options=ask.stream_options)
                 return _without_store(settings.store_failure, admitted)
             match result:
                 case Reserved(available_nanousd):
@@ -194,10 +195,10 @@ class Authorizer:
                 case AlreadyEnded():
                     return denials.store_unavailable(Reason.ALREADY_ENDED)
                 case TooLate():
-                    return denials.store_unavailable()
+                    return _without_store(settings.store_failure, admitted)
                 case StaleWindow(store_ms):
                     now_ms = store_ms
-        return denials.store_unavailable()
+        return _without_store(settings.store_failure, admitted)
 
 
 def _about(verdict: Verdict, route: Route, principal: Principal, model: str | None, config: Snapshot) -> Decision:

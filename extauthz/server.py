@@ -121,6 +121,7 @@ async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
         health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await server.start()
+        stack.push_async_callback(background.drain, STOP_GRACE_S)  # what the last Checks left to be done
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         await stack.enter_async_context(_task(_expire_forever(settlement, telemetry)))
         for service in ("", *SERVICES):
@@ -134,7 +135,6 @@ async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
             async with asyncio.timeout(settings.drain_seconds):
                 await asyncio.sleep(NOTICE_S)
                 await access_logs.idle()
-                await background.drain()
 
 
 @asynccontextmanager

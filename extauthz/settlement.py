@@ -70,6 +70,10 @@ def ending_of(observation: Observation, rules: Settings) -> Settle | Release:
             return Settle(_reported_cost(hold, report))
 
 
+def _complete(observation: Observation) -> bool:
+    return observation.outcome is Outcome.ANSWERED or observation.report.finished
+
+
 def _reported_cost(hold: Hold, report: Report) -> int:
     return 0 if report.usage is None else cost(hold.prices, report.usage)
 
@@ -129,8 +133,8 @@ class Settlement:
             case Settle(cost_nanousd):
                 ending = await self._ledger.settle(hold, cost_nanousd)
                 self._telemetry.ended(State.SETTLED, Signal.ACCESS_LOG, ending)
-                if report.usage is not None and ending is Ending.FIRST:
-                    self._usual.observe(hold.model, report.usage)
+                if report.usage is not None and ending is Ending.FIRST and _complete(observation):
+                    self._usual.observe(hold.model, report.usage, hold.choices)
             case Release():
                 ending = await self._ledger.release(hold.id)
                 self._telemetry.ended(State.RELEASED, Signal.ACCESS_LOG, ending)

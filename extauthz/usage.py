@@ -17,6 +17,11 @@ NAMESPACE = "extauthz.usage"
 # Ten times the largest context that is sold; more in one answer is a broken upstream.
 TOKENS_MAX = 100_000_000
 
+NOTHING = TokenUsage(0, 0)
+
+# Some servers write numbers as texts.
+DIGITS_MAX = 12
+
 # The largest whole number that a protobuf Struct carries exactly.
 BYTES_MAX = 2**53
 
@@ -42,11 +47,16 @@ class Report:
 
 
 def read_report(fields: Mapping[str, Field]) -> Report:
-    """Read the meter's fields; a missing one counts as nothing, an absurd one as the nearest sensible value."""
+    """Read the meter's fields; a missing one counts as nothing, an absurd one as the nearest sensible value.
+
+    Usage whose input or output makes no sense, or that counts nothing at all, is no usage: no answer costs nothing.
+    """
     absurd: list[str] = []
 
     def count(name: str, at_most: int = TOKENS_MAX) -> int:
         value = fields.get(name)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX:
+            value = float(value)
         if value is None:
             return 0
         if isinstance(value, str | bool) or math.isnan(value) or value < 0:
@@ -57,17 +67,15 @@ def read_report(fields: Mapping[str, Field]) -> Report:
             return at_most
         return math.ceil(value)
 
-    usage = None
-    if "input_tokens" in fields or "output_tokens" in fields:
-        input_tokens, output_tokens = count("input_tokens"), count("output_tokens")
-        cache_read = count("cache_read_input_tokens", input_tokens)
-        usage = TokenUsage(
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            cache_read_input_tokens=cache_read,
-            cache_creation_input_tokens=count("cache_creation_input_tokens", input_tokens - cache_read),
-            reasoning_output_tokens=count("reasoning_output_tokens", output_tokens),
-        )
+    usage: TokenUsage | None = TokenUsage(
+        input_tokens=count("input_tokens"),
+        output_tokens=count("output_tokens"),
+        cache_read_input_tokens=count("cache_read_input_tokens"),
+        cache_creation_input_tokens=count("cache_creation_input_tokens"),
+        reasoning_output_tokens=count("reasoning_output_tokens"),
+    )
+    if usage == NOTHING or not {"input_tokens", "output_tokens"}.isdisjoint(absurd):
+        usage = None
     return Report(
         usage=usage,
         events=count("events"),

@@ -28,10 +28,10 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    async def drain(self) -> None:
-        """Wait for the jobs under way."""
+    async def drain(self, seconds_max: float) -> None:
+        """Wait for the jobs under way, for at most that long."""
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=seconds_max)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

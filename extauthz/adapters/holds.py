@@ -24,8 +24,8 @@ from extauthz.errors import HoldRejectedError
 _VERSION = 1
 _MAC_BYTES = 16
 
-# 16 counters with ids of 256 bytes each, percent-encoded, and the rest.
-HOLD_BYTES_MAX = 32 * 1024
+# Seven scopes with eight windows each, ids of 256 bytes that JSON writes as \u0000 each, in base64.
+HOLD_BYTES_MAX = 256 * 1024
 
 
 class HoldCodec:
@@ -68,6 +68,7 @@ def _to_json(hold: Hold) -> list[Any]:
         hold.reserved_at_ms,
         hold.model,
         hold.streamed,
+        hold.choices,
         [
             None if price is None else str(price)
             for price in (
@@ -93,7 +94,7 @@ def _to_json(hold: Hold) -> list[Any]:
 
 
 def _from_json(document: list[Any]) -> Hold:
-    version, hold_id, at_ms, model, streamed, prices, expected, counters = document
+    version, hold_id, at_ms, model, streamed, choices, prices, expected, counters = document
     if version != _VERSION:
         raise ValueError(f"a hold of version {version}")
     return Hold(
@@ -107,6 +108,7 @@ def _from_json(document: list[Any]) -> Hold:
         prices=Prices(*(None if price is None else Decimal(price) for price in prices)),  # type: ignore[arg-type]
         estimate=Estimate(*expected),
         streamed=streamed,
+        choices=choices,
     )
 
 

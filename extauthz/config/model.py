@@ -84,7 +84,9 @@ class Listen(Strict):
         default=Address("127.0.0.1", 9191),
         description="Envoy's port: Authorization, ExternalProcessor, AccessLogService.",
     )
-    admin: AddressText = Field(default=Address("127.0.0.1", 9192), description="The operator's gRPC port: diagnostics.")
+    admin: AddressText = Field(
+        default=Address("127.0.0.1", 9192), description="Kept for the operator's gRPC port; nothing listens there yet."
+    )
     http: AddressText = Field(
         default=Address("127.0.0.1", 9193),
         description="The port of /metrics, /healthz and /readyz; it shows no secrets.",
@@ -217,8 +219,8 @@ class Service(Strict):
     )
     store_failure: StoreFailure = Field(
         default=StoreFailure.DENY,
-        description="What a paid request gets while the store is away: deny (503), allow (booked later), or defer to "
-        "Envoy's failure_mode_allow.",
+        description="What a paid request gets while the store is away: deny (503), allow (booked when its answer ends, if "
+        "the store is back then), or defer to Envoy's failure_mode_allow.",
     )
     admission: Admission = Field(
         default=Admission.UNTIL_EXHAUSTED,

@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from extauthz.config.values import Anchor, DurationText, Identifier, Secret, Sha256, Strict, Text, Usd
 from extauthz.domain.policy import Admission
 
+# A request is held and counted on each of them.
+BUDGETS_MAX = 8
+
 
 class BudgetLimit(Strict):
     """One budget: so much in so long."""
@@ -35,7 +38,9 @@ class BudgetFields(Strict):
     budget_duration: DurationText | None = Field(
         default=None, description="How long until max_budget resets: 30s, 15m, 24h, 7d, 1mo. Without it, never."
     )
-    budget_limits: tuple[BudgetLimit, ...] = Field(default=(), description="More budgets, each with its own window.")
+    budget_limits: tuple[BudgetLimit, ...] = Field(
+        default=(), max_length=BUDGETS_MAX - 1, description="More budgets, each with its own window; at most seven."
+    )
     admission: Admission | None = Field(default=None, description="As `admission` above, for this payer's budgets.")
     anchor: Anchor | None = Field(
         default=None, description="The moment that windows are counted from, instead of Mondays and firsts of months."

@@ -39,8 +39,8 @@ class Ask:
     `models` are all that it names (usually one; none when only the path does), `fallbacks` those that it names in case
     these fail. `output_tokens_max` is the client's own maximum, None when it sets none. `choices` is how many answers
     it wants of each prompt, times the prompts, times the models. `text_bytes` are the bytes of all text that the model
-    will read, `images` the pictures in data URLs, whose bytes do not count as text. Of a `truncated` body all this is
-    what its visible part says.
+    will read, `images` the pictures, sounds and files, whose bytes do not count as text. Of a `truncated` body all this
+    is what its visible part says.
 
     `stream_options` is None when the client already asks for usage in its stream (or does not stream); otherwise the
     JSON object that the upstream must get so that it reports usage: the client's own options with include_usage true.
@@ -97,6 +97,8 @@ _STREAMS_USAGE = frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS})
 # Pictures, sounds and files of a conversation are not text. Elsewhere, in a tool's schema say, the same string is.
 _CONVERSATION = frozenset({"messages", "input"})
 _DATA_URL_KEYS = frozenset({"url", "image_url", "file_data"})
+_LINK_KEYS = frozenset({"url", "image_url"})
+_LINK = re.compile(r"https?://\S{1,2048}", re.ASCII)
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/=_-]*+", re.ASCII)
 
 
@@ -361,7 +363,7 @@ def _stream_options(document: _Json, *, wanted: bool) -> str | None:
 
 
 def _text_and_images(document: _Json, raw_bytes: int) -> tuple[int, int]:
-    """Count the bytes of everything that may be text for the model, and the data URLs that are pictures instead.
+    """Count the bytes of everything that may be text for the model, and what is a picture, sound or file instead.
 
     Keys count too: those of a tool's schema are read by the model, and the others are few.
     """
@@ -390,9 +392,11 @@ def _text_and_images(document: _Json, raw_bytes: int) -> tuple[int, int]:
 
 
 def _is_medium(key: str, value: object) -> bool:
-    if isinstance(value, str):
-        return key in _DATA_URL_KEYS and _DATA_URL.fullmatch(value) is not None
-    return key == "input_audio" and isinstance(value, dict)
+    if not isinstance(value, str):
+        return key == "input_audio" and isinstance(value, dict)
+    if key in _DATA_URL_KEYS and _DATA_URL.fullmatch(value):
+        return True
+    return (key in _LINK_KEYS and _LINK.fullmatch(value) is not None) or key == "file_id"
 
 
 def _utf8_bytes(text: str) -> int:

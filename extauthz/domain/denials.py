@@ -86,9 +86,9 @@ def unauthenticated(message: str) -> Deny:
     return Deny(Reason.UNAUTHENTICATED, 401, "authentication_error", message, code="invalid_api_key")
 
 
-def bad_request(message: str, *, param: str | None = None) -> Deny:
+def bad_request(message: str) -> Deny:
     """Refuse what cannot be understood: it is never guessed to be free, or to be discovery."""
-    return Deny(Reason.BAD_REQUEST, 400, "invalid_request_error", message, param=param)
+    return Deny(Reason.BAD_REQUEST, 400, "invalid_request_error", message)
 
 
 def model_unknown(name: str) -> Deny:

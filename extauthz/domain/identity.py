@@ -15,7 +15,8 @@ from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX, ScopeBudgets
 
 KEY_BYTES_MAX = 4096
 
-_KEY_HEADERS = ("x-api-key", "api-key")
+# LiteLLM looks for a key in all of these, its own header first; a key that we do not see would be somebody else's.
+_KEY_HEADERS = ("x-api-key", "api-key", "x-litellm-api-key", "x-goog-api-key", "ocp-apim-subscription-key")
 CREDENTIAL_HEADERS = ("authorization", *_KEY_HEADERS)
 # LiteLLM's order; a header that the operator names comes after them.
 _END_USER_HEADERS = ("x-litellm-customer-id", "x-litellm-end-user-id")
@@ -49,7 +50,7 @@ class AmbiguousCredential:
     message: str
 
 
-_REPEATED = AmbiguousCredential("Send each of `authorization`, `x-api-key` and `api-key` at most once.")
+_REPEATED = AmbiguousCredential("Send `authorization`, `x-api-key` and the like at most once each, with one key.")
 _DIFFERENT = AmbiguousCredential("Send one API key: the request carries different ones in several headers.")
 
 
@@ -64,7 +65,8 @@ def credential_of(headers: Mapping[str, tuple[str, ...]]) -> Credential | Ambigu
     if any(len(values) > 1 or "," in value for values in given for value in values):
         return _REPEATED
 
-    keys = {value.strip() for values in given[1:] for value in values} | {_bearer_key(value) for value in authorization}
+    others = {value.strip() for values in given[1:] for value in values}
+    keys = {_bearer_key(value) for value in authorization} | {_bearer_key(value) or value for value in others}
     match [key.encode(errors="surrogatepass") for key in keys - {""}]:
         case []:
             return None

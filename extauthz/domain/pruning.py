@@ -17,11 +17,6 @@ def model_list(names: Iterable[str]) -> bytes:
     return _json({"object": "list", "data": entries})
 
 
-def model_entry(name: str) -> bytes:
-    """Write one model in OpenAI's shape."""
-    return _json({"id": name, "object": "model", "created": _CREATED, "owned_by": "extauthz"})
-
-
 def prune(body: bytes, visible: Callable[[str], bool]) -> bytes:
     """Leave only the visible models in a model list of OpenAI's shape, and all else in it as it was.
 

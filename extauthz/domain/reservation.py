@@ -51,7 +51,8 @@ class Hold:
     """All that is needed to end a reservation, anywhere and under any configuration. It travels with the request.
 
     `id` is unique per request, `reserved_at_ms` is Unix milliseconds by the store's clock, `counters` are those of the
-    moment of reserving: a settle is booked in the window it was reserved in, at the prices of that moment.
+    moment of reserving: a settle is booked in the window it was reserved in, at the prices of that moment. `choices`
+    is how many answers were asked for.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Hold:
     prices: Prices
     estimate: Estimate
     streamed: bool
+    choices: int = 1
 
 
 @dataclass(frozen=True, slots=True)

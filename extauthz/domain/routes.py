@@ -100,13 +100,13 @@ _API_PREFIXES = (("openai", "v1"), ("openai",), ("v1",))
 # First segments below which everything is opaque inference: the API's own words, as LiteLLM serves them at the root …
 _API_WORDS = _words(
     "a2a assistants audio batches chat completions containers deployments embeddings engines evals files fine_tuning "
-    "images mcp mcp-rest messages moderations ocr rag realtime rerank responses search skills threads v1beta "
-    "vector_stores videos"
+    "images interactions mcp mcp-rest messages moderations ocr rag realtime rerank responses search skills threads "
+    "v1beta vector_stores videos"
 )
 # … and the providers that LiteLLM passes requests through to. Model ids start with these words too.
 _PROVIDERS = _words(
-    "anthropic assemblyai azure azure_ai bedrock cohere cursor deepgram fal_ai gemini langfuse mistral nvidia_nim "
-    "openai_passthrough openrouter vertex-ai vertex_ai vllm watsonx"
+    "anthropic assemblyai azure azure_ai bedrock cohere cursor deepgram eu.assemblyai fal_ai gemini langfuse milvus "
+    "mistral nvidia_nim openai_passthrough openrouter vertex-ai vertex_ai vllm watsonx"
 )
 # Below a provider, what follows these is the model: Azure's deployments, Bedrock's `model/{id}/converse`.
 _BEFORE_MODEL = _words("deployments engines model")

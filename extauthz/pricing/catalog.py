@@ -208,7 +208,7 @@ class Catalog:
         return tuple(name for name in dict.fromkeys((*targets, *led)) if self.find(name) is None)
 
     def unpriced(self) -> tuple[str, ...]:
-        """List the models with a deployment that has no price of its own and none in the price list."""
+        """List the models with a deployment whose tokens have no price, neither of its own nor in the price list."""
         return tuple(
             name
             for name in self._models
@@ -256,9 +256,13 @@ class Catalog:
         cache_read = None if own_input is not None else entry.cache_read_input
         cache_creation = None if own_input is not None else entry.cache_creation_input
         reasoning = None if own_output is not None else entry.reasoning_output
+        plain_input, plain_output = _first(own_input, entry.input), _first(own_output, entry.output)
+        if plain_input == plain_output == 0 and not offer.free:
+            # Paid by the image, the second or the request, which no usage tells: never booked as nothing.
+            return self._unknown_price
         return Prices(
-            input=price_or(_first(own_input, entry.input), self._unknown_price.input),
-            output=price_or(_first(own_output, entry.output), self._unknown_price.output),
+            input=price_or(plain_input, self._unknown_price.input),
+            output=price_or(plain_output, self._unknown_price.output),
             cache_read_input=_first(offer.configured(CACHE_READ_PRICE), cache_read),
             cache_creation_input=_first(offer.configured(CACHE_CREATION_PRICE), cache_creation),
             reasoning_output=_first(offer.configured(REASONING_PRICE), reasoning),
@@ -318,10 +322,11 @@ def _first(price: Decimal | None, other: Decimal | None) -> Decimal | None:
 
 
 def _lacks_price(offer: Offer, listed: Listed | None) -> bool:
-    listed_input = listed is not None and listed.input is not None
-    return (offer.configured(INPUT_PRICE) is None and not listed_input) or (
-        offer.configured(OUTPUT_PRICE) is None and listed is None
-    )
+    entry = listed or Listed(None, None)
+    plain_input = _first(offer.configured(INPUT_PRICE), entry.input)
+    plain_output = _first(offer.configured(OUTPUT_PRICE), entry.output)
+    nothing = plain_input == plain_output == 0 and not offer.free
+    return plain_input is None or (plain_output is None and listed is None) or nothing
 
 
 def _largest(limits: Sequence[int | None]) -> int | None:

@@ -20,14 +20,14 @@ def cost(prices: Prices, usage: TokenUsage) -> int:
     """Compute what a usage costs, in nano-USD.
 
     Cached tokens are a part of the input and reasoning tokens a part of the output. An upstream that reports more of
-    a part than of the whole counts it beside the whole (xAI does with reasoning): the part is then what was used.
+    a part than of the whole counts it beside the whole, as xAI does with reasoning: both are then what was used.
     Negative counts are taken as 0.
     """
     cache_read = max(usage.cache_read_input_tokens, 0)
     cache_creation = max(usage.cache_creation_input_tokens, 0)
-    plain_input = max(usage.input_tokens - cache_read - cache_creation, 0)
+    plain_input = _rest(usage.input_tokens, cache_read + cache_creation)
     reasoning = max(usage.reasoning_output_tokens, 0)
-    plain_output = max(usage.output_tokens - reasoning, 0)
+    plain_output = _rest(usage.output_tokens, reasoning)
     with localcontext(EXACT):
         return cost_nanousd(
             plain_input * prices.input
@@ -36,6 +36,10 @@ def cost(prices: Prices, usage: TokenUsage) -> int:
             + plain_output * prices.output
             + reasoning * price_or(prices.reasoning_output, prices.output)
         )
+
+
+def _rest(whole: int, parts: int) -> int:
+    return whole - parts if parts <= whole else max(whole, 0)
 
 
 def price_or(price: Decimal | None, plain: Decimal) -> Decimal:

@@ -122,7 +122,7 @@ class UsualAnswer:
     output: UsualTokens
     reasoning: UsualTokens
 
-    def observe(self, model: str, usage: TokenUsage) -> None:
-        """Take note of one completed answer."""
-        self.output.observe(model, usage.output_tokens)
-        self.reasoning.observe(model, usage.reasoning_output_tokens)
+    def observe(self, model: str, usage: TokenUsage, choices: int) -> None:
+        """Take note of a completed answer with that many choices."""
+        self.output.observe(model, ceil(usage.output_tokens / choices))
+        self.reasoning.observe(model, ceil(usage.reasoning_output_tokens / choices))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from uuid import uuid4
 
 import grpc.aio
 import pytest
@@ -22,7 +23,6 @@ pytestmark = [pytest.mark.chaos, pytest.mark.asyncio(loop_scope="module")]
 
 BUDGET = ("team:research", "lifetime")
 TRUTH = 40 * 2_500 + 10 * 10_000
-NAMESPACE = "envoy.filters.http.ext_authz"
 CALL_SECONDS_MAX = 10.0
 
 
@@ -159,8 +159,9 @@ async def test_a_release_that_comes_first_wins(envoy: Envoy) -> None:
 
 async def test_an_ending_overtakes_its_check(envoy: Envoy) -> None:
     """Envoy gave up, and says so before the server has read the Check: nothing is held for nobody."""
-    await envoy.log(unanswered("overtaken"))
-    answer = await envoy.check("overtaken")
+    reservation_id = str(uuid4())
+    await envoy.log(unanswered(reservation_id))
+    answer = await envoy.check(reservation_id)
     after = await envoy.gate.metrics()
 
     assert 503 == answer.denied_response.status.code
@@ -169,9 +170,10 @@ async def test_an_ending_overtakes_its_check(envoy: Envoy) -> None:
 
 async def test_a_check_that_is_repeated_is_one_reservation(envoy: Envoy) -> None:
     """Envoy asks twice about one request: it is held once, and ends once."""
-    first = await envoy.check("repeated")
+    reservation_id = str(uuid4())
+    first = await envoy.check(reservation_id)
     once = await envoy.gate.metrics()
-    second = await envoy.check("repeated")
+    second = await envoy.check(reservation_id)
     twice = await envoy.gate.metrics()
     after = await envoy.log(ending(first), ending(second))
 

@@ -4,7 +4,7 @@ from decimal import Decimal
 from fractions import Fraction
 from math import ceil
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from extauthz.domain.body import Ask
@@ -35,12 +35,16 @@ def exact(prices: Prices, usage: TokenUsage) -> Fraction:
     def per_token(special: Decimal | None, plain: Decimal) -> Fraction:
         return Fraction(plain if special is None else special)
 
+    def plain(whole: int, parts: int) -> int:
+        """Leave out the parts of a whole; parts that are more than it stand beside it."""
+        return whole if parts > whole else whole - parts
+
     cached = usage.cache_read_input_tokens + usage.cache_creation_input_tokens
     return 10**9 * (
-        max(usage.input_tokens - cached, 0) * Fraction(prices.input)
+        plain(usage.input_tokens, cached) * Fraction(prices.input)
         + usage.cache_read_input_tokens * per_token(prices.cache_read_input, prices.input)
         + usage.cache_creation_input_tokens * per_token(prices.cache_creation_input, prices.input)
-        + max(usage.output_tokens - usage.reasoning_output_tokens, 0) * Fraction(prices.output)
+        + plain(usage.output_tokens, usage.reasoning_output_tokens) * Fraction(prices.output)
         + usage.reasoning_output_tokens * per_token(prices.reasoning_output, prices.output)
     )
 
@@ -55,7 +59,9 @@ def test_cost_is_exact_and_rounded_up_once(prices: Prices, usage: TokenUsage) ->
 def test_cost_never_falls_with_more_tokens(
     prices: Prices, usage: TokenUsage, more_input: int, more_output: int
 ) -> None:
-    """More input or output costs as much or more."""
+    """More input or output costs as much or more, as long as cached and reasoning tokens are parts of them."""
+    assume(usage.cache_read_input_tokens + usage.cache_creation_input_tokens <= usage.input_tokens)
+    assume(usage.reasoning_output_tokens <= usage.output_tokens)
     more = TokenUsage(
         usage.input_tokens + more_input,
         usage.output_tokens + more_output,

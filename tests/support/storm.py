@@ -37,7 +37,7 @@ extauthz:
   global: {max_budget: 1000}
   organizations: {acme: {max_budget: 1000, budget_duration: 1mo}}
   teams:
-    red: {organization: acme, max_budget: 1000, members: {ana: {max_budget: 1000, budget_duration: 7d}}}
+    red: {organization: acme, max_budget: 1000, members: {ana: {max_budget: 1000, budget_duration: 1mo}}}
     blue: {max_budget: 1000}
     grey: {max_budget: 1000}
   users: {ana: {max_budget: 1000}}

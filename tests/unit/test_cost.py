@@ -29,9 +29,9 @@ PLAIN = Prices(Decimal("0.000001"), Decimal("0.00001"))
         pytest.param(
             PLAIN, TokenUsage(10, 5, 4, 2, 3), 60_000, id="a kind without a price costs what the plain one does"
         ),
-        pytest.param(PRICES, TokenUsage(1, 0, cache_read_input_tokens=4), 400, id="more cached than input: the cached"),
+        pytest.param(PRICES, TokenUsage(1, 0, cache_read_input_tokens=4), 1_400, id="cached beside the input"),
         pytest.param(
-            PRICES, TokenUsage(0, 10, reasoning_output_tokens=300), 6_000_000, id="reasoning beside the output"
+            PRICES, TokenUsage(0, 10, reasoning_output_tokens=300), 6_100_000, id="reasoning beside the output"
         ),
         pytest.param(PRICES, TokenUsage(-5, -5, -5, -5, -5), 0, id="negative counts are nothing"),
     ],

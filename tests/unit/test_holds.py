@@ -24,6 +24,7 @@ HOLD = Hold(
     prices=Prices(Decimal("1.5e-7"), Decimal("0.00001"), cache_read_input=Decimal(0)),
     estimate=Estimate(12, 512, 5_121_800, 99_000_000, 100),
     streamed=True,
+    choices=3,
 )
 
 

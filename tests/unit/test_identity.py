@@ -17,6 +17,9 @@ Headers = dict[str, tuple[str, ...]]
         pytest.param({"authorization": ("Bearer sk-1",)}, id="bearer"),
         pytest.param({"authorization": ("bEARER  sk-1 ",)}, id="scheme in any case"),
         pytest.param({"x-api-key": ("sk-1",)}, id="x-api-key"),
+        pytest.param({"x-litellm-api-key": ("sk-1",)}, id="LiteLLM's own"),
+        pytest.param({"x-litellm-api-key": ("Bearer sk-1",)}, id="LiteLLM's own, with the scheme"),
+        pytest.param({"x-goog-api-key": ("sk-1",)}, id="Google's"),
         pytest.param({"api-key": (" sk-1",)}, id="api-key"),
         pytest.param({"authorization": ("Bearer sk-1",), "x-api-key": ("sk-1",)}, id="the same twice"),
         pytest.param({"authorization": ("Bearer ",), "api-key": ("sk-1",)}, id="beside an empty one"),
@@ -51,6 +54,9 @@ def test_no_key(headers: Headers) -> None:
     "headers",
     [
         pytest.param({"authorization": ("Bearer sk-1",), "x-api-key": ("sk-2",)}, id="two places"),
+        pytest.param(
+            {"authorization": ("Bearer sk-1",), "x-litellm-api-key": ("sk-2",)}, id="LiteLLM would obey another"
+        ),
         pytest.param({"x-api-key": ("sk-1",), "api-key": ("sk-2",)}, id="two other places"),
         pytest.param({"authorization": ("Bearer sk-1", "Bearer sk-2")}, id="one header twice"),
         pytest.param({"authorization": ("Bearer sk-1", "Bearer sk-1")}, id="one header twice with the same"),

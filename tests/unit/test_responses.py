@@ -34,7 +34,14 @@ RESPONSES = Responses(CODEC)
 AS_IT_IS = UpstreamAuthRule.model_validate("pass")
 REMOVED = UpstreamAuthRule.model_validate("remove")
 SET = UpstreamAuthRule.model_validate({"set": SECRET})
-CREDENTIALS = {"api-key", "authorization", "x-api-key"}
+CREDENTIALS = {
+    "api-key",
+    "authorization",
+    "ocp-apim-subscription-key",
+    "x-api-key",
+    "x-goog-api-key",
+    "x-litellm-api-key",
+}
 SENT = ("authorization", "accept-encoding", "x-extauthz-id", "x-extauthz-models", "content-type")
 
 
