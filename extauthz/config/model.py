@@ -219,8 +219,8 @@ class Service(Strict):
     )
     store_failure: StoreFailure = Field(
         default=StoreFailure.DENY,
-        description="What a paid request gets while the store is away: deny (503), allow (booked when its answer ends, if "
-        "the store is back then), or defer to Envoy's failure_mode_allow.",
+        description="What a paid request gets while the store is away: deny (503), allow (booked when its answer ends, "
+        "if the store is back then), or defer to Envoy's failure_mode_allow.",
     )
     admission: Admission = Field(
         default=Admission.UNTIL_EXHAUSTED,

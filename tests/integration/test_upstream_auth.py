@@ -26,6 +26,8 @@ model_list:
     litellm_params: {model: openai/*, input_cost_per_token: 0.0000025, output_cost_per_token: 0.00001}
   - model_name: free-removed
     litellm_params: {model: vllm/free, input_cost_per_token: 0, output_cost_per_token: 0}
+router_settings:
+  model_group_alias: {alias: removed}
 general_settings: {master_key: sk-master, budget_exceeded_models_policy: free_only}
 extauthz:
   global: {max_budget: 0.0}
@@ -43,7 +45,7 @@ SOLVENT = CONFIG.replace("max_budget: 0.0", "max_budget: 100")
 COST_NANOUSD = 10 * 2_500 + 20 * 10_000
 
 CHAT = "/v1/chat/completions"
-CREDENTIALS = ("authorization", "x-api-key", "api-key")
+CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-litellm-api-key")
 PREFLIGHT = {"origin": "https://chat.example", "access-control-request-method": "POST"}
 
 
@@ -98,6 +100,7 @@ def spent_on_global(metrics: Metrics) -> int:
         {"authorization": f"Bearer {OURS}"},
         {"x-api-key": OURS},
         {"api-key": OURS},
+        {"x-litellm-api-key": OURS},
         {"authorization": f"Bearer {OURS}", "x-api-key": OURS, "api-key": OURS},
     ],
     ids=" ".join,
@@ -107,6 +110,7 @@ def spent_on_global(metrics: Metrics) -> int:
     [
         ("passed", None),
         ("removed", {}),
+        ("alias", {}),
         ("free-removed", {}),
         ("gpt-4o", {"authorization": "Bearer sk-upstream"}),
         ("openai/o3", {"authorization": "Bearer sk-openai"}),
@@ -263,3 +267,41 @@ async def test_a_failed_call_costs_the_admin_nothing(broke: Stack) -> None:
 
     assert 500 == status
     assert before == spent_on_global(await broke.settled())
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def keyed() -> AsyncIterator[Stack]:
+    """Give the whole house, with a key of the upstream's for every model."""
+    by_default = "upstream_auth:\n    default: {set: sk-upstream}"
+    async with stack(SOLVENT.replace("upstream_auth:", by_default)) as house:
+        yield house
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", "/key/generate", {}),
+        ("GET", "/spend/logs", {}),
+        ("GET", "/health", {}),
+        ("GET", "/spend/logs", {"authorization": "Bearer sk-stranger"}),
+        ("GET", "/spend/logs", {"authorization": f"Bearer {OURS}"}),
+        ("OPTIONS", CHAT, PREFLIGHT),
+    ],
+    ids=str,
+)
+async def test_the_upstreams_key_opens_nothing_else(
+    keyed: Stack, method: str, path: str, headers: dict[str, str]
+) -> None:
+    """Outside of discovery and inference nobody gets the upstream's own key, or LiteLLM would be everybody's."""
+    await ask(keyed, method, path, headers)
+    [received] = keyed.upstream.requests
+
+    assert {} == credentials(received)
+
+
+async def test_the_upstreams_key_goes_with_discovery(keyed: Stack) -> None:
+    """A model list is asked for with it, for callers that are known."""
+    await ask(keyed, "GET", "/v1/models", {"authorization": f"Bearer {OURS}"})
+    [received] = keyed.upstream.requests
+
+    assert {"authorization": "Bearer sk-upstream"} == credentials(received)
