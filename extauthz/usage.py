@@ -49,7 +49,8 @@ class Report:
 def read_report(fields: Mapping[str, Field]) -> Report:
     """Read the meter's fields; a missing one counts as nothing, an absurd one as the nearest sensible value.
 
-    Usage whose input or output makes no sense, or that counts nothing at all, is no usage: no answer costs nothing.
+    Usage whose input or output makes no sense, that counts nothing at all, or no output beside text that came through,
+    is no usage: no answer costs nothing.
     """
     absurd: list[str] = []
 
@@ -67,19 +68,20 @@ def read_report(fields: Mapping[str, Field]) -> Report:
             return at_most
         return math.ceil(value)
 
-    usage: TokenUsage | None = TokenUsage(
+    usage = TokenUsage(
         input_tokens=count("input_tokens"),
         output_tokens=count("output_tokens"),
         cache_read_input_tokens=count("cache_read_input_tokens"),
         cache_creation_input_tokens=count("cache_creation_input_tokens"),
         reasoning_output_tokens=count("reasoning_output_tokens"),
     )
-    if usage == NOTHING or not {"input_tokens", "output_tokens"}.isdisjoint(absurd):
-        usage = None
+    text_bytes = count("text_bytes", at_most=BYTES_MAX)
+    unreadable = not {"input_tokens", "output_tokens"}.isdisjoint(absurd)
+    output_is_missing = usage.output_tokens == 0 and text_bytes > 0
     return Report(
-        usage=usage,
+        usage=None if usage == NOTHING or unreadable or output_is_missing else usage,
         events=count("events"),
-        text_bytes=count("text_bytes", at_most=BYTES_MAX),
+        text_bytes=text_bytes,
         reasoning_bytes=count("reasoning_bytes", at_most=BYTES_MAX),
         finished=fields.get("finished") is True,
         absurd=tuple(absurd),

@@ -75,7 +75,13 @@ def test_numbers_in_quotes_are_numbers() -> None:
 
 def test_usage_that_counts_nothing_is_no_usage() -> None:
     """No answer uses nothing, so it is booked as one that reported nothing."""
-    assert read_report({"input_tokens": 0.0, "output_tokens": 0.0, "text_bytes": 9000.0}) == Report(text_bytes=9000)
+    assert read_report({"input_tokens": 0.0, "output_tokens": 0.0}) == Report()
+
+
+def test_text_without_output_tokens_is_no_usage() -> None:
+    """An upstream that forgets the output does not give it away; embeddings have none."""
+    assert read_report({"input_tokens": 9.0, "text_bytes": 30.0}) == Report(text_bytes=30)
+    assert read_report({"input_tokens": 9.0}) == Report(TokenUsage(9, 0))
 
 
 @given(
