@@ -137,9 +137,6 @@ class Authorizer:
             return _about(denials.model_not_allowed(refused), route, principal, refused, config)
         if reach.free and not ask.truncated:
             return _about(Pass(Reason.FREE_MODEL), route, principal, ask.models[0], config)
-        if reach.free:
-            # What is unseen may name another model. Not sure whether it is free: it is paid, at the dearest.
-            reach = replace(reach, free=False, prices=config.catalog.dearest())
         verdict = await self._reserve(facts, route, ask, reach, principal, config, call)
         return _about(verdict, route, principal, ask.models[0], config)
 
@@ -155,9 +152,11 @@ class Authorizer:
     ) -> Verdict:
         """Hold the estimate on every scope of the principal, all or nothing."""
         settings = config.settings
+        # The unseen end of a body may name another model. Not sure what it costs: it is held at the dearest.
+        reached = replace(reach, prices=config.catalog.dearest()) if ask.truncated else reach
         expected = estimate(
             ask,
-            reach,
+            reached,
             endpoint=route.endpoint or Endpoint.OPAQUE,
             usual_output_tokens=self._usual.output.of(ask.models[0]),
             usual_reasoning_tokens=self._usual.reasoning.of(ask.models[0]),
@@ -172,10 +171,11 @@ class Authorizer:
                 reserved_at_ms=now_ms,
                 counters=tuple(dict.fromkeys(claim.counter for claim in claims)),
                 model=ask.models[0],
-                prices=reach.prices,
+                prices=reached.prices,
                 estimate=expected,
                 streamed=ask.stream,
                 choices=ask.choices,
+                whole_prices=reach.prices if ask.truncated else None,
             )
             request = Reserve(
                 hold, call.attempt, claims, first_lease(hold, settings), started_ms + int(call.patience_s * 1000)

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from extauthz.config.model import Settings
 from extauthz.domain.policy import OnAbort, OnMissingUsage
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Prices, TokenUsage
 from extauthz.domain.reservation import Hold, Lease, State
 from extauthz.ledger.base import Ending, Ledger
 from extauthz.pricing.cost import cost, delivered_usage
@@ -75,7 +75,12 @@ def _complete(observation: Observation) -> bool:
 
 
 def _reported_cost(hold: Hold, report: Report) -> int:
-    return 0 if report.usage is None else cost(hold.prices, report.usage)
+    return 0 if report.usage is None else cost(_prices(hold, report), report.usage)
+
+
+def _prices(hold: Hold, report: Report) -> Prices:
+    """Choose the prices of a body that the Check saw only in part: its model's, when the rest named no other."""
+    return hold.whole_prices if hold.whole_prices is not None and report.models == 1 else hold.prices
 
 
 def abort_cost(hold: Hold, report: Report, rules: Settings) -> int:
@@ -86,7 +91,7 @@ def abort_cost(hold: Hold, report: Report, rules: Settings) -> int:
         case OnAbort.RESERVED:
             return hold.estimate.cost_nanousd
         case OnAbort.INPUT:
-            return cost(hold.prices, TokenUsage(hold.estimate.input_tokens, 0))
+            return cost(_prices(hold, report), TokenUsage(hold.estimate.input_tokens, 0))
         case OnAbort.ZERO:
             return 0
 
@@ -109,7 +114,7 @@ def _delivered_cost(hold: Hold, report: Report) -> int:
         text_bytes=report.text_bytes,
         reasoning_bytes=report.reasoning_bytes,
     )
-    return cost(hold.prices, usage)
+    return cost(_prices(hold, report), usage)
 
 
 class Settlement:

@@ -35,7 +35,8 @@ class Report:
 
     `usage` is None when the upstream reported none. `events` are the SSE events and `text_bytes` the bytes of text that
     went to the client, `reasoning_bytes` those of them that were reasoning. `finished` says that the answer's own end
-    was seen, even if the stream broke after it. `absurd` names the fields that had to be put right.
+    was seen, even if the stream broke after it. `models` is how often the request's whole body named a model, None when
+    nobody looked, or not to its end. `absurd` names the fields that had to be put right.
     """
 
     usage: TokenUsage | None = None
@@ -43,6 +44,7 @@ class Report:
     text_bytes: int = 0
     reasoning_bytes: int = 0
     finished: bool = False
+    models: int | None = None
     absurd: tuple[str, ...] = ()
 
 
@@ -84,5 +86,6 @@ def read_report(fields: Mapping[str, Field]) -> Report:
         text_bytes=text_bytes,
         reasoning_bytes=count("reasoning_bytes", at_most=BYTES_MAX),
         finished=fields.get("finished") is True,
+        models=count("models") if "models" in fields else None,
         absurd=tuple(absurd),
     )

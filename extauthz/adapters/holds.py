@@ -61,7 +61,7 @@ def public_id(reservation_id: str) -> str:
 
 
 def _to_json(hold: Hold) -> list[Any]:
-    prices, expected = hold.prices, hold.estimate
+    expected = hold.estimate
     return [
         _VERSION,
         hold.id,
@@ -69,16 +69,8 @@ def _to_json(hold: Hold) -> list[Any]:
         hold.model,
         hold.streamed,
         hold.choices,
-        [
-            None if price is None else str(price)
-            for price in (
-                prices.input,
-                prices.output,
-                prices.cache_read_input,
-                prices.cache_creation_input,
-                prices.reasoning_output,
-            )
-        ],
+        _prices_to_json(hold.prices),
+        None if hold.whole_prices is None else _prices_to_json(hold.whole_prices),
         [
             expected.input_tokens,
             expected.output_tokens,
@@ -94,7 +86,7 @@ def _to_json(hold: Hold) -> list[Any]:
 
 
 def _from_json(document: list[Any]) -> Hold:
-    version, hold_id, at_ms, model, streamed, choices, prices, expected, counters = document
+    version, hold_id, at_ms, model, streamed, choices, prices, whole_prices, expected, counters = document
     if version != _VERSION:
         raise ValueError(f"a hold of version {version}")
     return Hold(
@@ -105,11 +97,27 @@ def _from_json(document: list[Any]) -> Hold:
             for kind, ids, name, start_ms, end_ms in counters
         ),
         model=model,
-        prices=Prices(*(None if price is None else Decimal(price) for price in prices)),  # type: ignore[arg-type]
+        prices=_prices_from_json(prices),
+        whole_prices=None if whole_prices is None else _prices_from_json(whole_prices),
         estimate=Estimate(*expected),
         streamed=streamed,
         choices=choices,
     )
+
+
+def _prices_to_json(prices: Prices) -> list[str | None]:
+    kinds = (
+        prices.input,
+        prices.output,
+        prices.cache_read_input,
+        prices.cache_creation_input,
+        prices.reasoning_output,
+    )
+    return [None if price is None else str(price) for price in kinds]
+
+
+def _prices_from_json(kinds: list[str | None]) -> Prices:
+    return Prices(*(None if price is None else Decimal(price) for price in kinds))  # type: ignore[arg-type]
 
 
 def _b64(data: bytes) -> str:

@@ -23,6 +23,8 @@ METADATA_NAMESPACE = "envoy.filters.http.ext_authz"
 HOLD_KEY = "extauthz.r"
 MODELS_KEY = "extauthz.models"
 INJECT_KEY = "extauthz.inject"
+# Asks the meter to look through the whole body, of which the Check saw only the beginning.
+TRUNCATED_KEY = "extauthz.truncated"
 STREAM_OPTIONS_KEY = "extauthz.stream_options"
 REASON_KEY = "extauthz.reason"
 
@@ -55,6 +57,8 @@ class Responses:
         if verdict.available_nanousd is not None and not hide:
             ok.response_headers_to_add.append(_header(AVAILABLE_HEADER, usd_text(verdict.available_nanousd)))
         metadata: dict[str, str | bool] = {HOLD_KEY: self._holds.encode(verdict.hold)}
+        if verdict.hold.whole_prices is not None:
+            metadata[TRUNCATED_KEY] = True
         if verdict.stream_options is not None:
             metadata |= {INJECT_KEY: True, STREAM_OPTIONS_KEY: verdict.stream_options}
         return _allow(ok, verdict.reason, metadata)

@@ -53,6 +53,9 @@ class Hold:
     `id` is unique per request, `reserved_at_ms` is Unix milliseconds by the store's clock, `counters` are those of the
     moment of reserving: a settle is booked in the window it was reserved in, at the prices of that moment. `choices`
     is how many answers were asked for.
+
+    `whole_prices` is set when only the beginning of the body was seen: `prices` are then the dearest that the rest
+    could ask for, and these are those of the model that was seen, for when the whole body turns out to name no other.
     """
 
     id: str
@@ -63,6 +66,7 @@ class Hold:
     estimate: Estimate
     streamed: bool
     choices: int = 1
+    whole_prices: Prices | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@
 --   reasoning_bytes   those of text_bytes that were reasoning
 --   finished     true once the answer's own end was seen: a finish_reason, message_stop, response.completed, [DONE],
 --                or the last byte of a body that ended as HTTP says
+--   models       how many top-level keys of the request's whole body are `model`, in any case; only when the Check saw but
+--                the beginning of the body and asks (extauthz.truncated)
 --   injected     true when stream_options were written into the request
 --   error        why there is nothing, or no more, to report
 --
@@ -714,6 +716,42 @@ local function with_member(body, name, json)
   return table.concat(parts) .. sub(body, from)
 end
 
+-- A reader that counts the keys of a JSON object which some upstream may take for its model. What a client hides behind
+-- the part that the Check saw must not be paid at the price of the part that it saw.
+local ModelCount = {}
+ModelCount.__index = ModelCount
+
+function ModelCount.new()
+  local count = setmetatable({ models = 0 }, ModelCount)
+  local node = {
+    word = function()
+      count.models = count.models + 1
+    end,
+    scalar = function()
+      count.models = count.models + 1
+    end,
+    open = function()
+      count.models = count.models + 1
+    end,
+  }
+  local members = setmetatable({}, {
+    __index = function(_, key)
+      return lower(key) == "model" and node or nil
+    end,
+  })
+  count.scanner = Scanner.new({ members = members }, {})
+  return count
+end
+
+function ModelCount:feed(text)
+  self.scanner:feed(Chunk.new(text), 1, #text)
+end
+
+-- The number, nil when the body was no whole JSON object.
+function ModelCount:result()
+  return self.scanner.done and self.models or nil
+end
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Envoy.
 
@@ -771,9 +809,27 @@ local function meter(handle, reader, report)
   write(handle, report)
 end
 
+-- The body passes on while it is looked through. The count is written at its end only: half a count would be a lie.
+local function count_models(handle)
+  local count = ModelCount.new()
+  for chunk in handle:bodyChunks() do
+    if not pcall(count.feed, count, chunk:getBytes(0, chunk:length())) then
+      return
+    end
+  end
+  local models = count:result()
+  if models then
+    note(handle, "models", models)
+  end
+end
+
 function envoy_on_request(handle)
   local check = metadata(handle):get(CHECK_NAMESPACE)
-  if check == nil or check["extauthz.inject"] ~= true then
+  if check == nil then
+    return
+  elseif check["extauthz.truncated"] == true then
+    return count_models(handle)
+  elseif check["extauthz.inject"] ~= true then
     return
   end
   local body = handle:body()
@@ -816,4 +872,10 @@ function envoy_on_response(handle)
 end
 
 -- For tests, which cut documents at every byte without Envoy; Envoy ignores what a script returns.
-return { Report = Report, JsonBody = JsonBody, EventStream = EventStream, with_member = with_member }
+return {
+  Report = Report,
+  JsonBody = JsonBody,
+  EventStream = EventStream,
+  ModelCount = ModelCount,
+  with_member = with_member,
+}

@@ -192,9 +192,8 @@ class Catalog:
     def dearest(self) -> Prices:
         """Give the dearest price of each kind over all models, for a request that may name any of them unseen."""
         prices = [deployment.prices for model in self._models.values() for deployment in model.deployments]
-        if self._patterns or not prices:
-            prices.append(self._unknown_price)
-        return dearest(prices)
+        prices += [self._prices(offer, None) for pattern in self._patterns for offer in self._offers[pattern]]
+        return dearest(prices or [self._unknown_price])
 
     def listed(self) -> tuple[str, ...]:
         """List the names for the public: models and aliases, without patterns and hidden aliases."""

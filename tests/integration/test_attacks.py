@@ -203,17 +203,25 @@ async def test_a_paid_model_beyond_the_limit_is_not_free(house: Stack) -> None:
     assert [] == seen
 
 
-async def test_a_model_that_may_be_hidden_beyond_the_limit_is_paid(house: Stack) -> None:
-    """With money left the upstream obeys the second model: the answer is booked at the dearest price, not as free."""
-    attack = paid(body=padded(2 * LIMIT, first=FREE, last=PAID))
+@pytest.mark.parametrize(
+    ("body", "booked"),
+    [
+        pytest.param(padded(2 * LIMIT, first=FREE), 0, id="free to its end"),
+        pytest.param(padded(2 * LIMIT, first=PAID), COST_NANOUSD, id="paid to its end"),
+        pytest.param(padded(2 * LIMIT, first=FREE, last=PAID), COST_NANOUSD, id="paid at its end"),
+        pytest.param(padded(2 * LIMIT, first=PAID, last=FREE), COST_NANOUSD, id="free at its end"),
+    ],
+)
+async def test_a_body_beyond_the_limit_is_paid_by_all_that_it_names(house: Stack, body: bytes, booked: int) -> None:
+    """The meter looks through what the Check cannot see: a second model makes the answer cost the dearest price."""
+    attack = paid(body=body)
     before = spent(await house.gate.metrics(), "rich")
 
     reply, seen = await attempt(house, attack, RICH)
-    booked = spent(await house.settled(), "rich") - before
 
     assert 200 == reply.status
-    assert [attack.body] == [request.body for request in seen]
-    assert booked >= COST_NANOUSD
+    assert [body] == [request.body for request in seen]
+    assert booked == spent(await house.settled(), "rich") - before
 
 
 async def test_reused_ids_are_two_reservations(house: Stack) -> None:

@@ -25,6 +25,7 @@ HOLD = Hold(
     estimate=Estimate(12, 512, 5_121_800, 99_000_000, 100),
     streamed=True,
     choices=3,
+    whole_prices=Prices(Decimal(0), Decimal("2e-6")),
 )
 
 

@@ -60,6 +60,14 @@ class Meter:
         changed: bytes | None = self._parts[b"with_member"](body, b"stream_options", json_value)
         return changed
 
+    def models(self, body: bytes, cuts: Iterable[int] = ()) -> object:
+        """Count the models that a request names, its body cut at these places."""
+        count = self._parts[b"ModelCount"][b"new"]()
+        places = [0, *cuts, len(body)]
+        for start, end in itertools.pairwise(places):
+            count[b"feed"](count, body[start:end])
+        return count[b"result"](count)
+
 
 def _value(value: object) -> object:
     return value.decode() if isinstance(value, bytes) else value
@@ -225,3 +233,22 @@ def test_a_name_in_escapes_alone_is_recognised(meter: Meter) -> None:
     name = b"".join(b"\\u%04X" % letter for letter in b"stream_options")
 
     assert b'{"' + name + b'":' + OPTIONS + b"}" == meter.with_member(b'{"' + name + b'":null}')
+
+
+@pytest.mark.parametrize(
+    ("body", "models"),
+    [
+        pytest.param(b'{"model":"a","messages":[{"model":"b"}],"n":1}', 1, id="one, and one that is nested"),
+        pytest.param(b'{"model":"a","x":"\\"model\\":","model":"b"}', 2, id="two"),
+        pytest.param(b'{"model":"a","MoDeL":["b"]}', 2, id="in another case, and a list"),
+        pytest.param(b'{"model":"a","mod\\u0065l":null}', 2, id="escaped, and null"),
+        pytest.param(b'{"models":"a","amodel":{}}', 0, id="none"),
+        pytest.param(b'{"model":"a"', None, id="cut off"),
+        pytest.param(b'["model"]', None, id="no object"),
+    ],
+)
+def test_models_of_a_request_are_counted(meter: Meter, body: bytes, models: int | None) -> None:
+    """Every way of naming a model at the top level counts, wherever the body is cut."""
+    counts = {meter.models(body, (cut,)) for cut in range(1, len(body))}
+
+    assert {models} == counts

@@ -1,5 +1,6 @@
 """How a finished stream's reservation ends, for every way that a stream can finish."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -90,3 +91,20 @@ def test_on_missing_usage(rule: OnMissingUsage, cost_nanousd: int) -> None:
 def test_on_expiry(rule: OnExpiry, cost_nanousd: int) -> None:
     """The first lease says what is booked when nothing is ever heard of a request."""
     assert Lease(120_000, cost_nanousd) == first_lease(hold(), Settings(on_expiry=rule))
+
+
+@pytest.mark.parametrize(
+    ("models", "cost_nanousd"),
+    [
+        pytest.param(1, USAGE_COST, id="the whole body names one model: the one that was seen"),
+        pytest.param(2, 2 * USAGE_COST, id="it names another as well: the dearest"),
+        pytest.param(None, 2 * USAGE_COST, id="nobody looked to its end: the dearest"),
+    ],
+)
+def test_a_body_that_was_seen_in_part(models: int | None, cost_nanousd: int) -> None:
+    """What the unseen end of a body may ask for is paid, until it is known what it asked for."""
+    twice = Prices(2 * PRICES.input, 2 * PRICES.output)
+    partial = replace(hold(), prices=twice, whole_prices=PRICES)
+    report = replace(USAGE, models=models)
+
+    assert Settle(cost_nanousd) == ending_of(Observation(partial, Outcome.ANSWERED, report), Settings())
