@@ -30,13 +30,11 @@ from extauthz.domain.verdict import (
     Verdict,
 )
 from extauthz.domain.windows import WindowRule
+from extauthz.envoy.names import PRUNE_EXTENSION
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Ledger, Refused, Reserve, Reserved, StaleWindow, TooLate
 from extauthz.pricing.catalog import Reach
 from extauthz.pricing.estimate import UsualAnswer, estimate
-
-# The context extension that a route carries when the response filter stands on it.
-PRUNE_EXTENSION = "extauthz.prune"
 
 # Scopes without a budget are counted from the beginning.
 FOREVER = WindowRule()

@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 from extauthz.domain.prices import TokenUsage
 
-# The dynamic metadata namespace that the meter writes.
-NAMESPACE = "extauthz.usage"
-
 # Ten times the largest context that is sold; more in one answer is a broken upstream.
 TOKENS_MAX = 100_000_000
 

@@ -15,11 +15,11 @@ from extauthz._proto.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType,
 from extauthz._proto.envoy.service.accesslog.v3 import als_pb2_grpc
 from extauthz._proto.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from extauthz.adapters.holds import HoldCodec
-from extauthz.adapters.responses import HOLD_KEY, ID_HEADER, METADATA_NAMESPACE
+from extauthz.envoy.names import CHECK_NAMESPACE, HOLD_KEY, ID_HEADER, USAGE_NAMESPACE
 from extauthz.errors import HoldRejectedError
 from extauthz.settlement import HTTP_ERROR, Observation, Outcome, Settlement
 from extauthz.telemetry.events import Telemetry
-from extauthz.usage import NAMESPACE, Report, read_report
+from extauthz.usage import Report, read_report
 
 # What Envoy writes for %UNIQUE_ID%.
 _UNIQUE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -115,7 +115,7 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
     async def _entry(self, entry: HTTPAccessLogEntry) -> None:
         common = entry.common_properties
         periodic = common.access_log_type == AccessLogType.DownstreamPeriodic
-        decision = common.metadata.filter_metadata.get(METADATA_NAMESPACE)
+        decision = common.metadata.filter_metadata.get(CHECK_NAMESPACE)
         if decision is None:
             # Envoy also logs requests that it refused before our filters could overwrite this header.
             reservation_id = entry.request.request_headers.get(ID_HEADER, "")
@@ -159,7 +159,7 @@ def _any(flags: ResponseFlags, names: tuple[str, ...]) -> bool:
 
 def _report(entry: HTTPAccessLogEntry) -> Report:
     """Read what the meter saw of an answer. An error page is none, and Envoy's own after a timeout is whole as well."""
-    fields = entry.common_properties.metadata.filter_metadata.get(NAMESPACE)
+    fields = entry.common_properties.metadata.filter_metadata.get(USAGE_NAMESPACE)
     if fields is None or entry.response.response_code.value >= HTTP_ERROR:
         return Report()
     return read_report({name: value for name, value in fields.items() if isinstance(value, float | bool | str)})

@@ -14,7 +14,7 @@ from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2_grpc
 from extauthz._proto.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from extauthz.adapters.background import Background
-from extauthz.adapters.responses import ID_HEADER, Responses, answered, denied
+from extauthz.adapters.responses import Responses, answered, denied
 from extauthz.authorizer import Authorizer, Call
 from extauthz.config.model import UpstreamAuthAction, UpstreamAuthRule
 from extauthz.config.snapshot import Snapshot
@@ -22,12 +22,11 @@ from extauthz.domain import denials
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.routes import RouteClass
 from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, Pass, Reason
+from extauthz.envoy.names import ID_EXTENSION, ID_HEADER
 from extauthz.errors import StoreUnavailableError
 from extauthz.settlement import Settlement
 from extauthz.telemetry.events import Telemetry
 
-# The context extension of routes on which Envoy overwrites x-extauthz-id, so that no client can have written it.
-ID_EXTENSION = "extauthz.id"
 ID_LENGTH_MAX = 128
 
 # What is left of Envoy's patience for the answer's way back; a client without a deadline gets PATIENCE_S_MAX.

@@ -26,10 +26,10 @@ from extauthz._proto.envoy.service.ext_proc.v3.external_processor_pb2 import (
     TrailersResponse,
 )
 from extauthz._proto.envoy.type.v3.http_status_pb2 import HttpStatus
-from extauthz.adapters.responses import METADATA_NAMESPACE, MODELS_KEY
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.pruning import prune
 from extauthz.domain.verdict import ModelsView
+from extauthz.envoy.names import CHECK_NAMESPACE, MODELS_KEY
 from extauthz.telemetry.events import Telemetry
 
 # Headers that would tell of the list as it was. Envoy itself refuses a pruned body with the old content-length.
@@ -83,7 +83,7 @@ class PruningService(external_processor_pb2_grpc.ExternalProcessorServicer):
 
 def _must_prune(request: ProcessingRequest) -> bool:
     """Tell by metadata, which no client and no upstream can write."""
-    fields = request.metadata_context.filter_metadata.get(METADATA_NAMESPACE)
+    fields = request.metadata_context.filter_metadata.get(CHECK_NAMESPACE)
     return fields is not None and MODELS_KEY in fields and fields[MODELS_KEY] == ModelsView.FREE_ONLY
 
 

@@ -15,9 +15,7 @@ import pygrpc_native.aio
 
 from extauthz.config.model import ServerKind, Settings, Tls
 from extauthz.domain.address import Address
-
-# Where Envoy puts the shared token (`initial_metadata` of its grpc_service).
-TOKEN_METADATA = "x-extauthz-token"  # noqa: S105 - a header name
+from extauthz.envoy.names import TOKEN_METADATA
 
 # Envoy sends headers and up to max_request_bytes of body in one Check.
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024

@@ -17,22 +17,18 @@ from extauthz.domain.identity import CREDENTIAL_HEADERS
 from extauthz.domain.money import usd_text
 from extauthz.domain.pruning import model_list
 from extauthz.domain.verdict import Admit, AnswerModels, Deny, ModelsView, Pass, Reason
-
-# The dynamic metadata namespace is Envoy's, whatever the filter is called; the keys are ours.
-METADATA_NAMESPACE = "envoy.filters.http.ext_authz"
-HOLD_KEY = "extauthz.r"
-MODELS_KEY = "extauthz.models"
-INJECT_KEY = "extauthz.inject"
-# Asks the meter to look through the whole body, of which the Check saw only the beginning.
-TRUNCATED_KEY = "extauthz.truncated"
-STREAM_OPTIONS_KEY = "extauthz.stream_options"
-REASON_KEY = "extauthz.reason"
-
-OWN_HEADERS = "x-extauthz-"
-ID_HEADER = "x-extauthz-id"
-MODELS_HEADER = "x-extauthz-models"
-AVAILABLE_HEADER = "x-extauthz-available-usd"
-RESERVATION_HEADER = "x-extauthz-reservation"
+from extauthz.envoy.names import (
+    AVAILABLE_HEADER,
+    HOLD_KEY,
+    INJECT_KEY,
+    MODELS_HEADER,
+    MODELS_KEY,
+    OWN_HEADERS,
+    REASON_KEY,
+    RESERVATION_HEADER,
+    STREAM_OPTIONS_KEY,
+    TRUNCATED_KEY,
+)
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 

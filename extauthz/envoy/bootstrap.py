@@ -23,16 +23,21 @@ from pathlib import Path
 import yaml
 
 from extauthz.domain.address import Address
+from extauthz.envoy.names import (
+    AVAILABLE_HEADER,
+    CHECK_FILTER,
+    ID_EXTENSION,
+    ID_HEADER,
+    METER_FILTER,
+    MODELS_HEADER,
+    OWN_HEADERS,
+    PRUNE_EXTENSION,
+    PRUNE_FILTER,
+    RESERVATION_HEADER,
+    TOKEN_METADATA,
+)
 
-ID_HEADER = "x-extauthz-id"
-MODELS_HEADER = "x-extauthz-models"
-OWN_HEADERS = "x-extauthz-"
-OWN_RESPONSE_HEADERS = ("x-extauthz-available-usd", "x-extauthz-reservation")
-TOKEN_HEADER = "x-extauthz-token"  # noqa: S105 - the name of a header
-
-CHECK_FILTER = "envoy.filters.http.ext_authz"
-PRUNE_FILTER = "extauthz.prune"
-METER_FILTER = "extauthz.meter"
+OWN_RESPONSE_HEADERS = (AVAILABLE_HEADER, RESERVATION_HEADER)
 
 UPSTREAM_CLUSTER = "upstream"
 SERVER_CLUSTER = "extauthz"
@@ -239,13 +244,13 @@ def _virtual_host(options: BootstrapOptions) -> Document:
         "request_headers_to_remove": [MODELS_HEADER],
         # The upstream's copies: this happens before ext_authz adds what the Check says.
         "response_headers_to_remove": list(OWN_RESPONSE_HEADERS),
-        "typed_per_filter_config": {CHECK_FILTER: _check_context({"extauthz.id": "header"})},
+        "typed_per_filter_config": {CHECK_FILTER: _check_context({ID_EXTENSION: "header"})},
     }
 
 
 def _discovery_routes(options: BootstrapOptions) -> list[Document]:
     own: Document = {
-        CHECK_FILTER: _check_context({"extauthz.prune": "on"}),
+        CHECK_FILTER: _check_context({PRUNE_EXTENSION: "on"}),
         PRUNE_FILTER: _typed(
             "config.route.v3.FilterConfig",
             config=_typed("extensions.filters.http.ext_proc.v3.ExtProcPerRoute", overrides={}),
@@ -305,7 +310,7 @@ def _grpc_service(options: BootstrapOptions, timeout_s: float | None = None) -> 
     if timeout_s is not None:
         service["timeout"] = _seconds(timeout_s)
     if options.token is not None:
-        service["initial_metadata"] = [{"key": TOKEN_HEADER, "value": options.token}]
+        service["initial_metadata"] = [{"key": TOKEN_METADATA, "value": options.token}]
     return service
 
 

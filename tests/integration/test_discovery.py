@@ -18,7 +18,8 @@ from openai import AsyncOpenAI
 
 from extauthz.demo import answers
 from extauthz.domain.policy import ModelsPolicy
-from extauthz.envoy.bootstrap import CHECK_FILTER, PRUNE_FILTER, Document
+from extauthz.envoy.bootstrap import Document
+from extauthz.envoy.names import CHECK_FILTER, PRUNE_FILTER
 from tests.support.envoy import ENVOY_VERSIONS, NEWEST_ENVOY, EnvoyProcess, EnvoyVersion, options_for
 from tests.support.stack import Stack, patient, stack
 from tests.support.upstream import MODELS, PLAY_HEADER, Behaviour, Head, Play, chunks, fails

@@ -20,8 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauthz._proto.envoy.service.accesslog.v3 import als_pb2_grpc
 from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2_grpc
-from extauthz.adapters.responses import RESERVATION_HEADER
 from extauthz.domain.reservation import State
+from extauthz.envoy.names import RESERVATION_HEADER
 from extauthz.ledger.base import Ending
 from extauthz.server import NOTICE_S, SERVICES
 from extauthz.telemetry.events import Signal

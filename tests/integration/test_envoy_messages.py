@@ -22,7 +22,7 @@ from extauthz._proto.envoy.service.auth.v3.attribute_context_pb2 import Attribut
 from extauthz._proto.envoy.service.ext_proc.v3.external_processor_pb2 import (
     HttpHeaders,
 )
-from extauthz.envoy.bootstrap import CHECK_FILTER
+from extauthz.envoy.names import CHECK_FILTER
 from tests.support.definitions import (
     descriptor_of,
     descriptor_of_value,

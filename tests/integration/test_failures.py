@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 
 from extauthz.domain.policy import ModelsPolicy, StoreFailure
-from extauthz.envoy.bootstrap import PRUNE_FILTER, BootstrapOptions, Document
+from extauthz.envoy.bootstrap import BootstrapOptions, Document
+from extauthz.envoy.names import PRUNE_FILTER
 from tests.support.abort import Call, calling
 from tests.support.faulty import FAULT_FILE, RESERVED, Fault
 from tests.support.processes import LOOPBACK, eventually, free_port

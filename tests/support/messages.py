@@ -30,7 +30,8 @@ from extauthz._proto.envoy.service.ext_proc.v3.external_processor_pb2 import (
     TrailersResponse,
 )
 from extauthz._proto.envoy.type.v3.http_status_pb2 import HttpStatus
-from extauthz.envoy.bootstrap import CHECK_FILTER, PRUNE_FILTER, Document
+from extauthz.envoy.bootstrap import Document
+from extauthz.envoy.names import CHECK_FILTER, PRUNE_FILTER
 from tests.support import http2
 from tests.support.envoy import EnvoyProcess, EnvoyVersion, options_for
 from tests.support.processes import LOOPBACK, eventually, free_port

@@ -26,12 +26,11 @@ from extauthz._proto.envoy.service.accesslog.v3 import als_pb2_grpc
 from extauthz._proto.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2_grpc
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse, OkHttpResponse
+from extauthz.envoy.names import USAGE_NAMESPACE
 from extauthz.usage import Field
 from tests.support.metered import JSON
 from tests.support.processes import LOOPBACK, eventually
 
-CHECK_NAMESPACE = "envoy.filters.http.ext_authz"
-USAGE_NAMESPACE = "extauthz.usage"
 PATH = "/v1/chat/completions"
 STEP_SECONDS_MAX = 10.0
 HEAD_BYTES_MAX = 64 * 1024

@@ -9,9 +9,10 @@ import grpc.aio
 import pygrpc_native.aio
 import pytest
 
-from extauthz.adapters.listener import TOKEN_METADATA, TokenInterceptor, ensure_free, new_listener
+from extauthz.adapters.listener import TokenInterceptor, ensure_free, new_listener
 from extauthz.config.model import ServerKind, Settings, Tls
 from extauthz.domain.address import Address
+from extauthz.envoy.names import TOKEN_METADATA
 from tests.support.processes import LOOPBACK
 from tests.support.tls import Certificates
 
