@@ -62,8 +62,7 @@ def ending_of(observation: Observation, rules: Settings) -> Settle | Release:
         case Outcome.FAILED:
             return Release()
         case Outcome.ABORTED if not report.finished:
-            # Usage that came before the end is a running total: Anthropic's message_start tells of one output token.
-            return Settle(max(abort_cost(hold, report, rules), _reported_cost(hold, report)))
+            return Settle(abort_cost(hold, report, rules))
         case _ if report.usage is None:
             return Settle(_missing_usage(hold, report, rules.on_missing_usage))
         case _:
@@ -87,9 +86,10 @@ def abort_cost(hold: Hold, report: Report, rules: Settings) -> int:
     """Tell what a request costs that is given up now, in nano-USD."""
     match rules.on_abort if hold.streamed else rules.on_abort_unary:
         case OnAbort.DELIVERED:
-            return _delivered_cost(hold, report)
+            # Usage that came before the end is a running total: Anthropic's message_start tells of one output token.
+            return max(_delivered_cost(hold, report), _reported_cost(hold, report))
         case OnAbort.RESERVED:
-            return hold.estimate.cost_nanousd
+            return _estimated_cost(hold, report)
         case OnAbort.INPUT:
             return cost(_prices(hold, report), TokenUsage(hold.estimate.input_tokens, 0))
         case OnAbort.ZERO:
@@ -100,11 +100,16 @@ def _missing_usage(hold: Hold, report: Report, rule: OnMissingUsage) -> int:
     delivered = _delivered_cost(hold, report)
     match rule:
         case OnMissingUsage.ESTIMATE:
-            return max(hold.estimate.cost_nanousd, delivered)
+            return max(_estimated_cost(hold, report), delivered)
         case OnMissingUsage.DELIVERED:
             return delivered
         case OnMissingUsage.ZERO:
             return 0
+
+
+def _estimated_cost(hold: Hold, report: Report) -> int:
+    usage = TokenUsage(hold.estimate.input_tokens, hold.estimate.output_tokens)
+    return cost(_prices(hold, report), usage)
 
 
 def _delivered_cost(hold: Hold, report: Report) -> int:
@@ -120,7 +125,7 @@ def _delivered_cost(hold: Hold, report: Report) -> int:
 class Settlement:
     """Ends reservations on the signals that arrive.
 
-    Every method may raise StoreUnavailableError: the signal is then lost to this process, and the lease stands in.
+    Every method may raise StoreUnavailableError: the signal is then lost, and what was reserved ends by its lease.
     """
 
     def __init__(self, ledger: Ledger, rules: Callable[[], Settings], usual: UsualAnswer, telemetry: Telemetry) -> None:

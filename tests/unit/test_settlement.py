@@ -76,6 +76,11 @@ def test_on_abort(rule: OnAbort, cost_nanousd: int) -> None:
     assert cost_nanousd == abort_cost(hold(streamed=False), PART, Settings(on_abort_unary=rule))
 
 
+def test_a_running_total_does_not_overrule_the_operator() -> None:
+    """Where an abort shall cost nothing, it costs nothing, whatever the upstream had counted by then."""
+    assert 0 == abort_cost(hold(), Report(TokenUsage(90, 30), events=4), Settings(on_abort=OnAbort.ZERO))
+
+
 @pytest.mark.parametrize(
     ("rule", "cost_nanousd"),
     [(OnMissingUsage.ESTIMATE, 2_500), (OnMissingUsage.DELIVERED, PART_COST), (OnMissingUsage.ZERO, 0)],
@@ -108,3 +113,10 @@ def test_a_body_that_was_seen_in_part(models: int | None, cost_nanousd: int) -> 
     report = replace(USAGE, models=models)
 
     assert Settle(cost_nanousd) == ending_of(Observation(partial, Outcome.ANSWERED, report), Settings())
+
+
+def test_an_estimate_is_paid_at_the_price_that_turned_out() -> None:
+    """A long body that names one model only costs that model's price without usage too."""
+    partial = replace(hold(), prices=Prices(2 * PRICES.input, 2 * PRICES.output), whole_prices=PRICES)
+
+    assert Settle(2_500) == ending_of(Observation(partial, Outcome.ANSWERED, Report(models=1)), Settings())
