@@ -154,6 +154,7 @@ class Catalog:
         self._models = {name: self._model(name, name) for name in self._offers if not is_pattern(name)}
         self._find_by_pattern = lru_cache(FOUND_NAMES_MAX)(self._model)
         self._reach = lru_cache(REACHES_MAX)(self._reached)
+        self._dearest = self._dearest_of_all()
 
     def __len__(self) -> int:
         """Count the models, patterns included."""
@@ -191,9 +192,7 @@ class Catalog:
 
     def dearest(self) -> Prices:
         """Give the dearest price of each kind over all models, for a request that may name any of them unseen."""
-        prices = [deployment.prices for model in self._models.values() for deployment in model.deployments]
-        prices += [self._prices(offer, None) for pattern in self._patterns for offer in self._offers[pattern]]
-        return dearest(prices or [self._unknown_price])
+        return self._dearest
 
     def listed(self) -> tuple[str, ...]:
         """List the names for the public: models and aliases, without patterns and hidden aliases."""
@@ -213,6 +212,11 @@ class Catalog:
             for name in self._models
             if any(_lacks_price(offer, self._listed(offer, name)) for offer in self._offers[name])
         )
+
+    def _dearest_of_all(self) -> Prices:
+        prices = [deployment.prices for model in self._models.values() for deployment in model.deployments]
+        prices += [self._prices(offer, None) for pattern in self._patterns for offer in self._offers[pattern]]
+        return dearest(prices or [self._unknown_price])
 
     def _resolved(self, name: str) -> tuple[str, str | None]:
         """Give the name of the model that a name means, and the entry of the list that offers it, None without one."""

@@ -96,6 +96,7 @@ class UsualTokens:
         self._start = output_tokens
         self._fixed = fixed
         self._answers: OrderedDict[str, deque[int]] = OrderedDict()
+        self._usual: dict[str, int] = {}
 
     def observe(self, model: str, output_tokens: int) -> None:
         """Take note of one completed answer."""
@@ -104,15 +105,15 @@ class UsualTokens:
         answers = self._answers.setdefault(model, deque(maxlen=USUAL_SAMPLES_MAX))
         answers.append(max(output_tokens, 0))
         self._answers.move_to_end(model)
+        if len(answers) >= USUAL_SAMPLES_MIN:
+            self._usual[model] = sorted(answers)[ceil(USUAL_SHARE * len(answers)) - 1]
         if len(self._answers) > USUAL_MODELS_MAX:
-            self._answers.popitem(last=False)
+            forgotten, _ = self._answers.popitem(last=False)
+            self._usual.pop(forgotten, None)
 
     def of(self, model: str) -> int:
         """Tell how many output tokens an answer of a model usually has at most."""
-        answers = self._answers.get(model, ())
-        if len(answers) < USUAL_SAMPLES_MIN:
-            return self._start
-        return sorted(answers)[ceil(USUAL_SHARE * len(answers)) - 1]
+        return self._usual.get(model, self._start)
 
 
 @dataclass(frozen=True, slots=True)
