@@ -90,17 +90,18 @@ class Books:
         return tuple(self._entries)
 
 
-class Upstream:
-    """The upstream on a port of its own while the `async with` block runs; port 0 takes a free one."""
+class Serving:
+    """An application on a port of its own while the `async with` block runs; port 0 takes a free one.
 
-    def __init__(self, models: Sequence[ServedModel] = DEMO_MODELS, host: str = LOOPBACK, port: int = 0) -> None:
-        self.books = Books()
+    A client that leaves cancels the handler: that is how an abort between two events is noticed at once.
+    """
+
+    def __init__(
+        self, app: web.Application, host: str = LOOPBACK, port: int = 0, *, stop_seconds: float = STOP_SECONDS
+    ) -> None:
         self._host = host
         self._port = port
-        # A client that leaves cancels the handler: that is how an abort between two events is noticed at once.
-        self._runner = web.AppRunner(
-            application(models, self.books), access_log=None, handler_cancellation=True, shutdown_timeout=STOP_SECONDS
-        )
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=stop_seconds)
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
@@ -117,6 +118,14 @@ class Upstream:
         """The port that it listens on."""
         port: int = self._runner.addresses[0][1]
         return port
+
+
+class Upstream(Serving):
+    """The upstream on a port of its own while the `async with` block runs; port 0 takes a free one."""
+
+    def __init__(self, models: Sequence[ServedModel] = DEMO_MODELS, host: str = LOOPBACK, port: int = 0) -> None:
+        self.books = Books()
+        super().__init__(application(models, self.books), host, port)
 
 
 def application(models: Sequence[ServedModel], books: Books) -> web.Application:

@@ -23,7 +23,7 @@ from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from extauthz._proto.envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 from extauthz._proto.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
 from tests.support.processes import LOOPBACK, eventually
-from tests.support.raw import HEAD_BYTES_MAX, read_body, read_head
+from tests.support.raw import Connections, read_body, read_head
 
 ALLOWED = CheckResponse(ok_response=OkHttpResponse())
 HANG_SECONDS_MAX = 30.0
@@ -163,34 +163,22 @@ class RawUpstream:
 
     scripts: Mapping[str, Script]
     seen: dict[str, Seen] = field(default_factory=dict)
-    port: int = 0
-    _server: asyncio.Server | None = None
-    _connections: set[asyncio.Task[None]] = field(default_factory=set)
+    _connections: Connections = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._connections = Connections(self._answer)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._connections.port
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, LOOPBACK, 0, limit=HEAD_BYTES_MAX)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._connections.__aenter__()
         return self
 
     async def __aexit__(self, *failure: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for connection in tuple(self._connections):
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            while await self._answer(reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # Envoy closes connections when it likes
-        finally:
-            self._connections.discard(task)
-            writer.close()
+        await self._connections.__aexit__(*failure)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request, and tell whether the connection can take another."""

@@ -30,10 +30,10 @@ from extauthz.envoy.names import USAGE_NAMESPACE
 from extauthz.usage import Field
 from tests.support.metered import JSON
 from tests.support.processes import LOOPBACK, eventually
+from tests.support.raw import Connections
 
 PATH = "/v1/chat/completions"
 STEP_SECONDS_MAX = 10.0
-HEAD_BYTES_MAX = 64 * 1024
 
 
 class Ending(Enum):
@@ -116,17 +116,16 @@ class Stage(external_auth_pb2_grpc.AuthorizationServicer, als_pb2_grpc.AccessLog
         self.upstream_port = 0
         self.performances: list[Performance] = []
         self._server = grpc.aio.server()
-        self._upstream: asyncio.Server | None = None
+        self._upstream = Connections(self._answer)
         self._client: aiohttp.ClientSession | None = None
-        self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         external_auth_pb2_grpc.add_AuthorizationServicer_to_server(self, self._server)
         als_pb2_grpc.add_AccessLogServiceServicer_to_server(self, self._server)
         self.extauthz_port = self._server.add_insecure_port(f"{LOOPBACK}:0")
         await self._server.start()
-        self._upstream = await asyncio.start_server(self._connected, LOOPBACK, 0, limit=HEAD_BYTES_MAX)
-        self.upstream_port = self._upstream.sockets[0].getsockname()[1]
+        await self._upstream.__aenter__()
+        self.upstream_port = self._upstream.port
         self._client = aiohttp.ClientSession(auto_decompress=False)
         return self
 
@@ -134,12 +133,8 @@ class Stage(external_auth_pb2_grpc.AuthorizationServicer, als_pb2_grpc.AccessLog
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._client is not None
-        assert self._upstream is not None
         await self._client.close()
-        self._upstream.close()
-        for connection in tuple(self._connections):
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._upstream.__aexit__(kind, error, traceback)
         await self._server.stop(grace=None)
 
     async def perform(self, url: str, exchange: Exchange) -> Performance:
@@ -193,19 +188,6 @@ class Stage(external_auth_pb2_grpc.AuthorizationServicer, als_pb2_grpc.AccessLog
 
     def _of(self, path: str) -> Performance:
         return self.performances[int(parse_qs(urlsplit(path).query)["exchange"][0])]
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            while await self._answer(reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # Envoy closes connections when it likes
-        finally:
-            self._connections.discard(task)
-            writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request, and tell whether the connection can take another."""

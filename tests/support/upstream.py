@@ -20,17 +20,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType, TracebackType
-from typing import Self, assert_never
+from types import MappingProxyType
+from typing import assert_never
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from extauthz.demo import answers
 from extauthz.demo.answers import Answer, Api
-from extauthz.demo.upstream import Outcome, reset
+from extauthz.demo.upstream import Outcome, Serving, reset
 from extauthz.domain.prices import TokenUsage
-from tests.support.processes import LOOPBACK
 
 PLAY_HEADER = "x-play"
 MODELS = ("gpt-4o", "gpt-4o-mini", "local-llama")
@@ -177,7 +176,7 @@ PLAYS: Mapping[str, Behaviour] = MappingProxyType(
 )
 
 
-class ScriptedUpstream:
+class ScriptedUpstream(Serving):
     """The upstream on a free loopback port while the `async with` block runs.
 
     `requests` are those that arrived, `played` what came of them, both in order and the latest REQUESTS_MAX. `plays`
@@ -192,24 +191,7 @@ class ScriptedUpstream:
         self._models = models
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        # A client that leaves cancels the handler, so that an abort shows at once.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
-
-    async def __aenter__(self) -> Self:
-        await self._runner.setup()
-        await web.TCPSite(self._runner, LOOPBACK, 0).start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._runner.cleanup()
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        port: int = self._runner.addresses[0][1]
-        return port
+        super().__init__(app, stop_seconds=STOP_SECONDS)
 
     @property
     def served(self) -> tuple[TokenUsage, ...]:
