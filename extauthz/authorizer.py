@@ -174,6 +174,7 @@ class Authorizer:
                 streamed=ask.stream,
                 choices=ask.choices,
                 whole_prices=reach.prices if ask.truncated else None,
+                tokens_max=_tokens_max(ask, reach),
             )
             request = Reserve(
                 hold, call.attempt, claims, first_lease(hold, settings), started_ms + int(call.patience_s * 1000)
@@ -255,6 +256,13 @@ def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_m
         if not scope.budgets:
             claims.append(Claim(Counter(scope.scope, FOREVER.at(now_ms)), None, cost_nanousd))
     return tuple(claims)
+
+
+def _tokens_max(ask: Ask, reach: Reach) -> int | None:
+    """Give what all answers together can have of a kind; nobody knows for models that the unseen end may name."""
+    if reach.context_tokens is None or ask.truncated:
+        return None
+    return reach.context_tokens * max(1, len(ask.models)) * max(1, ask.choices)
 
 
 def _refusal(standing: Standing, claims: tuple[Claim, ...], now_ms: int, settings: Settings) -> Deny:

@@ -15,7 +15,7 @@ from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.address import Address, parse_address
 from extauthz.envoy.bootstrap import BootstrapOptions, ClientCertificate, Metering, bootstrap, to_yaml
-from extauthz.errors import ConfigError
+from extauthz.errors import ConfigError, StoreRefusedError
 
 # A lease outlives three lost signs of life.
 HEARTBEATS_PER_LEASE = 4
@@ -73,7 +73,7 @@ def serve(path: Path, grpc: Address | None, http: Address | None) -> None:
         log.info("configuration", notice=notice)
     try:
         asyncio.run(serve_until_stopped(config, log))
-    except OSError as error:
+    except (OSError, StoreRefusedError) as error:
         raise click.ClickException(str(error)) from error
 
 

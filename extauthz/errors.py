@@ -20,6 +20,10 @@ class StoreUnavailableError(ExtauthzError):
     """The store did not answer in time; nothing is known about the verb that was under way."""
 
 
+class StoreRefusedError(ExtauthzError):
+    """The store answers, but keeping money in it would lose some."""
+
+
 class HoldRejectedError(ExtauthzError):
     """A hold was not signed with this store's key, or is not a hold at all; it is ignored."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -27,11 +29,14 @@ from extauthz.adapters.holds import HoldCodec
 from extauthz.adapters.listener import ensure_free, new_listener, server_kind
 from extauthz.adapters.responses import Responses
 from extauthz.authorizer import Authorizer
-from extauthz.config.model import EstimateMode
+from extauthz.config.model import EstimateMode, Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.address import Address
-from extauthz.errors import StoreUnavailableError
+from extauthz.endings import Endings
+from extauthz.errors import StoreRefusedError, StoreUnavailableError
+from extauthz.ledger.base import Ledger
 from extauthz.ledger.memory import MemoryLedger
+from extauthz.ledger.redis import RedisLedger, RedisOptions
 from extauthz.pricing.estimate import UsualAnswer, UsualTokens
 from extauthz.settlement import Settlement
 from extauthz.telemetry.events import Telemetry
@@ -53,6 +58,9 @@ NOTICE_S = 1.0
 
 # What the last Checks get to finish once the streams are drained.
 STOP_GRACE_S = 1.0
+
+# How long the start waits for the store.
+STORE_START_S = 5.0
 
 SIGNING_KEY_BYTES = 32
 
@@ -83,16 +91,51 @@ async def serve(config: Snapshot, log: Logger) -> None:
 
 @asynccontextmanager
 async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
-    """Serve inside the block; on leaving it, drain and stop."""
-    settings = config.settings
+    """Serve inside the block; on leaving it, drain and stop. Raises StoreRefusedError for a store that loses money."""
     metrics = Metrics()
     telemetry = Reporter(metrics, log)
-    store = MemoryLedger(clock_ms=_unix_ms, signing_key=secrets.token_bytes(SIGNING_KEY_BYTES))
+    async with _opened_store(config.settings, telemetry) as store, _serving(config, store, metrics, telemetry) as ports:
+        yield ports
+
+
+@asynccontextmanager
+async def _opened_store(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Ledger]:
+    """Open the store that the configuration names.
+
+    One that does not answer is no reason not to start: free models and open discovery need none.
+    """
+    if settings.store is None:
+        yield MemoryLedger(clock_ms=_unix_ms, signing_key=secrets.token_bytes(SIGNING_KEY_BYTES))
+        return
+    options = RedisOptions(
+        float(settings.store_timeout_seconds), settings.tombstone_seconds, settings.journal_entries_max
+    )
+    store = RedisLedger(
+        settings.store, telemetry, clock_s=time.monotonic, unix_ms=_unix_ms, chance=random.random, options=options
+    )
+    try:
+        await store.open(STORE_START_S)
+        server = store.link.server
+        if server is not None and server.may_evict and not settings.allow_eviction:
+            raise StoreRefusedError(
+                f"the store at {server.address} throws keys away when its memory is full "
+                f"(maxmemory-policy {server.maxmemory_policy}), and budgets with them: set it to noeviction, "
+                "or write allow_eviction: true"
+            )
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def _serving(config: Snapshot, store: Ledger, metrics: Metrics, telemetry: Telemetry) -> AsyncIterator[Ports]:
+    settings = config.settings
     ledger = ObservedLedger(store, telemetry, time.perf_counter)
     fixed = settings.estimate.mode is EstimateMode.FIXED
     usual = UsualAnswer(UsualTokens(settings.estimate.output_tokens, fixed=fixed), UsualTokens(0, fixed=fixed))
-    settlement = Settlement(ledger, lambda: settings, usual, telemetry)
-    holds = HoldCodec(await ledger.signing_key())
+    endings = Endings(ledger, telemetry)
+    settlement = Settlement(ledger, endings, lambda: settings, usual, telemetry)
+    holds = HoldCodec(ledger.signing_key)
     background = Background(telemetry)
     draining = asyncio.Event()
 
@@ -112,7 +155,6 @@ async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
     pages = http.application(ledger, lambda: config, metrics, ready=lambda: not draining.is_set())
 
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(ledger.close)
         http_port = await stack.enter_async_context(_pages(pages, settings.listen.http))
         server, grpc_port = new_listener(settings)
         external_auth_pb2_grpc.add_AuthorizationServicer_to_server(check, server)
@@ -121,9 +163,11 @@ async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
         health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await server.start()
+        await stack.enter_async_context(_task(_forever("endings", endings.catch_up, telemetry)))
+        stack.push_async_callback(_at_most, endings.drained, settings.drain_seconds)
         stack.push_async_callback(background.drain, STOP_GRACE_S)  # what the last Checks left to be done
         stack.push_async_callback(server.stop, STOP_GRACE_S)
-        await stack.enter_async_context(_task(_expire_forever(settlement, telemetry)))
+        await stack.enter_async_context(_task(_forever("expiry", partial(_expire, settlement), telemetry)))
         for service in ("", *SERVICES):
             await health_service.set(service, health_pb2.HealthCheckResponse.SERVING)
 
@@ -161,16 +205,28 @@ async def _task(job: Coroutine[None, None, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _expire_forever(settlement: Settlement, telemetry: Telemetry) -> None:
-    """End leases that have run out, for as long as the server lives; no failure may stop this."""
+async def _forever(name: str, job: Callable[[], Coroutine[None, None, None]], telemetry: Telemetry) -> None:
+    """Do a job again and again, for as long as the server lives; no failure may stop it."""
     while True:
-        await asyncio.sleep(EXPIRY_INTERVAL_S)
         try:
-            await settlement.expire()
+            await job()
         except StoreUnavailableError:
             pass  # counted where the store is called; the next pass tries again
         except Exception as error:  # noqa: BLE001
-            telemetry.failed("expiry", error)
+            telemetry.failed(name, error)
+            await asyncio.sleep(EXPIRY_INTERVAL_S)
+
+
+async def _expire(settlement: Settlement) -> None:
+    """End leases that have run out."""
+    await asyncio.sleep(EXPIRY_INTERVAL_S)
+    await settlement.expire()
+
+
+async def _at_most(job: Callable[[], Coroutine[None, None, None]], seconds_max: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds_max):
+            await job()
 
 
 def _unix_ms() -> int:

@@ -7,23 +7,29 @@ or never: the ledger's verbs are idempotent, and what never comes is ended by th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from extauthz.config.model import Settings
 from extauthz.domain.policy import OnAbort, OnMissingUsage
 from extauthz.domain.prices import Prices, TokenUsage
-from extauthz.domain.reservation import Hold, Lease, State
-from extauthz.ledger.base import Ending, Ledger
+from extauthz.domain.reservation import Hold, Lease, Note, Signal, State
+from extauthz.endings import Endings
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.base import Ending, Ledger, Release, Settle
 from extauthz.pricing.cost import cost, delivered_usage
 from extauthz.pricing.estimate import UsualAnswer
-from extauthz.telemetry.events import Signal, Telemetry
-from extauthz.usage import Report
+from extauthz.telemetry.events import Telemetry
+from extauthz.usage import Report, within
 
 # Reservations ended by one pass over the leases; the next pass takes the rest.
 EXPIRIES_MAX = 1000
 
 HTTP_ERROR = 400
+
+# Without a word of any access log for so long, what ends by leases was not merely lost on its way.
+BLIND_MS = 300_000
 
 
 class Outcome(StrEnum):
@@ -43,30 +49,19 @@ class Observation:
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """End with a cost in nano-USD."""
-
-    cost_nanousd: int
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """End without a cost."""
-
-
 def ending_of(observation: Observation, rules: Settings) -> Settle | Release:
     """Decide how a finished stream's reservation ends."""
     hold, report = observation.hold, observation.report
+    note = Note(Signal.ACCESS_LOG, report.usage)
     match observation.outcome:
         case Outcome.FAILED:
-            return Release()
+            return Release(hold.id)
         case Outcome.ABORTED if not report.finished:
-            return Settle(abort_cost(hold, report, rules))
+            return Settle(hold, abort_cost(hold, report, rules), note)
         case _ if report.usage is None:
-            return Settle(_missing_usage(hold, report, rules.on_missing_usage))
+            return Settle(hold, _missing_usage(hold, report, rules.on_missing_usage), note)
         case _:
-            return Settle(_reported_cost(hold, report))
+            return Settle(hold, _reported_cost(hold, report), note)
 
 
 def _complete(observation: Observation) -> bool:
@@ -123,50 +118,72 @@ def _delivered_cost(hold: Hold, report: Report) -> int:
 
 
 class Settlement:
-    """Ends reservations on the signals that arrive.
+    """Ends reservations on the signals that arrive; what the store cannot take now is kept until it can."""
 
-    Every method may raise StoreUnavailableError: the signal is then lost, and what was reserved ends by its lease.
-    """
-
-    def __init__(self, ledger: Ledger, rules: Callable[[], Settings], usual: UsualAnswer, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        endings: Endings,
+        rules: Callable[[], Settings],
+        usual: UsualAnswer,
+        telemetry: Telemetry,
+    ) -> None:
         self._ledger = ledger
+        self._endings = endings
         self._rules = rules
         self._usual = usual
         self._telemetry = telemetry
+        self._began_ms = ledger.now_ms()
 
     async def finished(self, observation: Observation) -> None:
         """End a reservation because its stream is over."""
-        hold, report = observation.hold, observation.report
+        hold, report = observation.hold, within(observation.report, observation.hold.tokens_max)
+        observation = replace(observation, report=report)
         if report.absurd:
             self._telemetry.usage_absurd(hold.model, report.absurd)
-        match ending_of(observation, self._rules()):
-            case Settle(cost_nanousd):
-                ending = await self._ledger.settle(hold, cost_nanousd)
-                self._telemetry.ended(State.SETTLED, Signal.ACCESS_LOG, ending)
-                if report.usage is not None and ending is Ending.FIRST and _complete(observation):
-                    self._usual.observe(hold.model, report.usage, hold.choices)
-            case Release():
-                ending = await self._ledger.release(hold.id)
-                self._telemetry.ended(State.RELEASED, Signal.ACCESS_LOG, ending)
+        end = ending_of(observation, self._rules())
+
+        def ended(ending: Ending) -> None:
+            settled = isinstance(end, Settle)
+            self._telemetry.ended(State.SETTLED if settled else State.RELEASED, Signal.ACCESS_LOG, ending)
+            if settled and report.usage is not None and ending is Ending.FIRST and _complete(observation):
+                self._usual.observe(hold.model, report.usage, hold.choices)
+
+        await self._endings.carry_out(end, ended)
 
     async def progressed(self, hold: Hold, report: Report) -> None:
-        """Renew the lease of a living stream; if nothing more is heard, what it delivered so far is booked."""
+        """Renew the lease of a living stream; if nothing more is heard, what it delivered so far is booked.
+
+        A store that is away misses it, and hears the next one: several of them fit into a lease.
+        """
         rules = self._rules()
-        await self._ledger.renew(hold, Lease(rules.lease_seconds * 1000, abort_cost(hold, report, rules)))
+        cost_nanousd = abort_cost(hold, within(report, hold.tokens_max), rules)
+        with suppress(StoreUnavailableError):
+            await self._ledger.renew(hold, Lease(rules.lease_seconds * 1000, cost_nanousd))
 
     async def cancelled(self, reservation_id: str, attempt: str) -> None:
         """End what one Check may have reserved, because Envoy gave up on that Check."""
-        ending = await self._ledger.release(reservation_id, attempt=attempt)
-        self._telemetry.ended(State.RELEASED, Signal.CANCELLATION, ending)
+        await self._release(Release(reservation_id, attempt, Note(Signal.CANCELLATION)))
 
     async def unanswered(self, reservation_id: str) -> None:
         """End what a Check reserved whose answer never reached Envoy: the stream ended without our metadata."""
-        ending = await self._ledger.release(reservation_id)
-        self._telemetry.ended(State.RELEASED, Signal.ACCESS_LOG, ending)
+        await self._release(Release(reservation_id))
+
+    async def _release(self, end: Release) -> None:
+        await self._endings.carry_out(
+            end, lambda ending: self._telemetry.ended(State.RELEASED, end.note.signal, ending)
+        )
 
     async def expire(self) -> int:
-        """End reservations whose lease ran out and tell how many they were."""
+        """End reservations whose lease ran out and tell how many they were.
+
+        Where leases end what access logs should, and none were heard of for BLIND_MS, settlement is blind: Envoys
+        send no access logs, or send them elsewhere, and the books are estimates.
+        """
         expired = await self._ledger.expire(EXPIRIES_MAX)
         for _ in expired:
             self._telemetry.ended(State.EXPIRED, Signal.LEASE, Ending.FIRST)
+        quiet = self._ledger.now_ms() - max(self._ledger.heard_ms(), self._began_ms) >= BLIND_MS
+        if expired or not quiet:
+            self._telemetry.settlement_blind(blind=quiet)
         return len(expired)

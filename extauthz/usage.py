@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extauthz.domain.prices import TokenUsage
 
@@ -43,6 +43,18 @@ class Report:
     finished: bool = False
     models: int | None = None
     absurd: tuple[str, ...] = ()
+
+
+def within(report: Report, tokens_max: int | None) -> Report:
+    """Cut usage that is larger than the model's context to it, and name what was cut."""
+    if report.usage is None or tokens_max is None:
+        return report
+    counts = {name: getattr(report.usage, name) for name in TokenUsage.__slots__}
+    absurd = tuple(name for name, count in counts.items() if count > tokens_max)
+    if not absurd:
+        return report
+    usage = TokenUsage(**{name: min(count, tokens_max) for name, count in counts.items()})
+    return replace(report, usage=usage, absurd=(*report.absurd, *absurd))
 
 
 def read_report(fields: Mapping[str, Field]) -> Report:

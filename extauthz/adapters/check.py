@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 import grpc
@@ -23,7 +22,6 @@ from extauthz.domain.request import RequestFacts
 from extauthz.domain.routes import RouteClass
 from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, Pass, Reason
 from extauthz.envoy.names import ID_EXTENSION, ID_HEADER
-from extauthz.errors import StoreUnavailableError
 from extauthz.settlement import Settlement
 from extauthz.telemetry.events import Telemetry
 
@@ -95,9 +93,8 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
         return response
 
     async def _let_go(self, call: Call) -> None:
-        """End what a Check reserved that admits nobody; where the store cannot be told, the lease ends it."""
-        with suppress(StoreUnavailableError):
-            await self._settlement.cancelled(call.reservation_id, call.attempt)
+        """End what a Check reserved that admits nobody."""
+        await self._settlement.cancelled(call.reservation_id, call.attempt)
 
     def _response(self, decision: Decision, facts: RequestFacts, config: Snapshot) -> CheckResponse | None:
         """Write the verdict as Envoy's message; None when Envoy shall decide by itself."""

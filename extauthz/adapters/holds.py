@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +22,7 @@ from extauthz.domain.reservation import Hold
 from extauthz.domain.windows import Window
 from extauthz.errors import HoldRejectedError
 
-_VERSION = 1
+_VERSION = 2
 _MAC_BYTES = 16
 
 # Seven scopes with eight windows each, ids of 256 bytes that JSON writes as \u0000 each, in base64.
@@ -29,13 +30,15 @@ HOLD_BYTES_MAX = 256 * 1024
 
 
 class HoldCodec:
-    """Signs holds and takes them back."""
+    """Signs holds and takes them back. `key` gives the store's key, None while the store was never reached."""
 
-    def __init__(self, signing_key: bytes) -> None:
-        self._key = signing_key
+    def __init__(self, key: Callable[[], bytes | None]) -> None:
+        self._key = key
 
-    def encode(self, hold: Hold) -> str:
-        """Write a hold as one string."""
+    def encode(self, hold: Hold) -> str | None:
+        """Write a hold as one string; None while there is no key to sign it with."""
+        if self._key() is None:
+            return None
         payload = _b64(json.dumps(_to_json(hold), separators=(",", ":"), ensure_ascii=False).encode())
         return f"{payload}.{_b64(self._mac(payload))}"
 
@@ -52,7 +55,10 @@ class HoldCodec:
             raise HoldRejectedError from error
 
     def _mac(self, payload: str) -> bytes:
-        return hmac.digest(self._key, payload.encode(), "sha256")[:_MAC_BYTES]
+        key = self._key()
+        if key is None:
+            raise HoldRejectedError("the store was not reached yet, and with it the key of holds")
+        return hmac.digest(key, payload.encode(), "sha256")[:_MAC_BYTES]
 
 
 def public_id(reservation_id: str) -> str:
@@ -69,6 +75,7 @@ def _to_json(hold: Hold) -> list[Any]:
         hold.model,
         hold.streamed,
         hold.choices,
+        hold.tokens_max,
         _prices_to_json(hold.prices),
         None if hold.whole_prices is None else _prices_to_json(hold.whole_prices),
         [
@@ -86,7 +93,8 @@ def _to_json(hold: Hold) -> list[Any]:
 
 
 def _from_json(document: list[Any]) -> Hold:
-    version, hold_id, at_ms, model, streamed, choices, prices, whole_prices, expected, counters = document
+    version, hold_id, at_ms, model, streamed, choices, tokens_max, *rest = document
+    prices, whole_prices, expected, counters = rest
     if version != _VERSION:
         raise ValueError(f"a hold of version {version}")
     return Hold(
@@ -102,6 +110,7 @@ def _from_json(document: list[Any]) -> Hold:
         estimate=Estimate(*expected),
         streamed=streamed,
         choices=choices,
+        tokens_max=tokens_max,
     )
 
 

@@ -52,7 +52,8 @@ class Responses:
         ok.response_headers_to_add.append(_header(RESERVATION_HEADER, public_id(verdict.hold.id)))
         if verdict.available_nanousd is not None and not hide:
             ok.response_headers_to_add.append(_header(AVAILABLE_HEADER, usd_text(verdict.available_nanousd)))
-        metadata: dict[str, str | bool] = {HOLD_KEY: self._holds.encode(verdict.hold)}
+        signed = self._holds.encode(verdict.hold)
+        metadata: dict[str, str | bool] = {} if signed is None else {HOLD_KEY: signed}
         if verdict.hold.whole_prices is not None:
             metadata[TRUNCATED_KEY] = True
         if verdict.stream_options is not None:

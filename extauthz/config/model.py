@@ -22,6 +22,7 @@ from extauthz.config.values import (
     Lenient,
     Price,
     Secret,
+    StoreText,
     Strict,
     Text,
     TimeZone,
@@ -38,6 +39,7 @@ from extauthz.domain.policy import (
     OtherRoutes,
     StoreFailure,
 )
+from extauthz.ledger.base import TOMBSTONE_SECONDS
 
 # gRPC receives messages of at most 4 MiB, and a Check carries the headers and metadata beside the body.
 REQUEST_BYTES_MAX = 3 * 1024 * 1024
@@ -54,12 +56,6 @@ class ServerKind(StrEnum):
     AUTO = "auto"
     NATIVE = "native"
     GRPCIO = "grpcio"
-
-
-class Store(StrEnum):
-    """Where the books are kept."""
-
-    MEMORY = "memory"
 
 
 class EstimateMode(StrEnum):
@@ -207,7 +203,36 @@ class Service(Strict):
         description="Which gRPC server runs: native (fast, no TLS), grpcio, or auto: grpcio where `tls` is set.",
     )
     listen: Listen = Field(default=Listen(), description="Addresses, host:port.")
-    store: Store = Field(default=Store.MEMORY, description="Where the books are kept: memory (one process).")
+    store: StoreText = Field(
+        default=None,
+        description="Where the books are kept: memory (of one process, lost with it), or the URL of a Redis (6.2 or "
+        "newer) or Valkey: redis://, rediss://, redis+sentinel:// or redis+cluster://.",
+    )
+    store_timeout_seconds: Decimal = Field(
+        default=Decimal("0.25"),
+        ge=Decimal("0.01"),
+        le=10,
+        description="How long one call to the store may take.",
+    )
+    allow_eviction: bool = Field(
+        default=False,
+        description="Start although the store throws keys away when its memory is full (maxmemory-policy other than "
+        "noeviction): budgets may then forget what was spent.",
+    )
+    tombstone_seconds: Count = Field(
+        default=TOMBSTONE_SECONDS,
+        ge=60,
+        le=7 * 86_400,
+        description="How long the ending of a reservation is remembered, so that no signal is booked twice. Shorter "
+        "saves memory of the store; it must be longer than any answer takes.",
+    )
+    journal_entries_max: Count = Field(
+        default=100_000,
+        ge=1000,
+        le=100_000_000,
+        description="How many entries the journal in the store keeps; older ones are folded into a checkpoint. "
+        "`extauthz journal` exports them before.",
+    )
     lease_seconds: Count = Field(
         default=120,
         ge=LEASE_SECONDS_MIN,
@@ -219,8 +244,8 @@ class Service(Strict):
     )
     store_failure: StoreFailure = Field(
         default=StoreFailure.DENY,
-        description="What a paid request gets while the store is away: deny (503), allow (booked when its answer ends, "
-        "if the store is back then), or defer to Envoy's failure_mode_allow.",
+        description="What a paid request gets while the store is away: deny (503), allow (booked when the store is "
+        "back), or defer to Envoy's failure_mode_allow.",
     )
     admission: Admission = Field(
         default=Admission.UNTIL_EXHAUSTED,
@@ -271,13 +296,6 @@ class Service(Strict):
     unknown_price: UnknownPrice = Field(
         default=UnknownPrice(), description="What tokens cost where nobody has said a price."
     )
-
-    @field_validator("store", mode="before")
-    @classmethod
-    def _only_memory(cls, value: object) -> object:
-        if isinstance(value, str) and "://" in value:
-            raise ValueError("a store at a URL is not supported by this version: write memory")
-        return value
 
     @field_validator("server")
     @classmethod

@@ -27,9 +27,13 @@ from extauthz.domain.address import Address, parse_address
 from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX
 from extauthz.domain.money import limit_nanousd
 from extauthz.domain.windows import Duration, WindowRule, parse_duration
+from extauthz.ledger.url import StoreUrl, parse_store_url
 
 # A price above this is a slip of units (USD per million tokens, say).
 PRICE_USD_MAX = Decimal(1000)
+
+# How the store in this process's memory is called.
+MEMORY = "memory"
 
 ANCHOR_YEAR_MIN = 1971
 ANCHOR_YEAR_MAX = 2099
@@ -85,6 +89,10 @@ def _anchor(value: object) -> datetime:
     return moment
 
 
+def _store(value: object) -> StoreUrl | None:
+    return None if value is None or value == MEMORY else parse_store_url(str(value))
+
+
 def _secret(value: SecretStr) -> SecretStr:
     if not value.get_secret_value():
         raise ValueError("the secret is empty: write it, or os.environ/NAME")
@@ -107,6 +115,7 @@ Price = Annotated[Decimal, AfterValidator(_price), BeforeValidator(_number)]
 DurationText = Annotated[Duration, PlainValidator(_duration), WithJsonSchema({"type": "string"})]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Anchor = Annotated[datetime, PlainValidator(_anchor), WithJsonSchema({"type": "string"})]
+StoreText = Annotated[StoreUrl | None, PlainValidator(_store), WithJsonSchema({"type": "string"})]
 AddressText = Annotated[Address, PlainValidator(parse_address), WithJsonSchema({"type": "string"})]
 
 

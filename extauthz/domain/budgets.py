@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from extauthz.domain.windows import Window, WindowRule
+from extauthz.domain.windows import LIFETIME, Window, WindowRule
 
 SCOPE_ID_BYTES_MAX = 256
 
@@ -44,6 +44,12 @@ class Scope:
     def __str__(self) -> str:
         return self.text
 
+    @classmethod
+    def parse(cls, text: str) -> Scope:
+        """Read a scope's text back. Raises ValueError when it is none."""
+        kind, colon, ids = text.partition(":")
+        return cls(ScopeKind(kind), tuple(unquote(part) for part in ids.split("/")) if colon else ())
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -70,7 +76,8 @@ class ScopeBudgets:
 class Counter:
     """Where spent and held of one scope are counted during one window.
 
-    `key` is its name in every store: a new window is a new key, which is how a budget resets.
+    `key` is its name in every store: a new window is a new key, which is how a budget resets. It says all that there is
+    to say, `team:research|1mo|<start ms>|<end ms>` or `team:research|lifetime`, and has no blank in it.
     """
 
     scope: Scope
@@ -78,7 +85,20 @@ class Counter:
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", f"{self.scope.text}|{self.window.name}|{self.window.start_ms}")
+        window = self.window
+        bounds = "" if window.end_ms is None else f"|{window.start_ms}|{window.end_ms}"
+        object.__setattr__(self, "key", f"{self.scope.text}|{window.name}{bounds}")
+
+    @classmethod
+    def parse(cls, key: str) -> Counter:
+        """Read a counter's key back. Raises ValueError when it is none."""
+        match key.split("|"):
+            case [scope, name, start_ms, end_ms]:
+                return cls(Scope.parse(scope), Window(name, int(start_ms), int(end_ms)))
+            case [scope, name] if name == LIFETIME:
+                return cls(Scope.parse(scope), Window(LIFETIME, 0, None))
+            case _:
+                raise ValueError(f"{key!r} is not the key of a counter")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from extauthz.domain.budgets import Counter
-from extauthz.domain.prices import Estimate, Prices
+from extauthz.domain.prices import Estimate, Prices, TokenUsage
 
 
 class State(StrEnum):
@@ -36,6 +36,14 @@ class Verb(StrEnum):
     SETTLE = "settle"
     RELEASE = "release"
     EXPIRE = "expire"
+
+
+class Signal(StrEnum):
+    """What told us that a reservation is over."""
+
+    ACCESS_LOG = "access_log"
+    CANCELLATION = "cancellation"
+    LEASE = "lease"
 
 
 TRANSITIONS: dict[tuple[State, Verb], State] = {
@@ -56,6 +64,7 @@ class Hold:
 
     `whole_prices` is set when only the beginning of the body was seen: `prices` are then the dearest that the rest
     could ask for, and these are those of the model that was seen, for when the whole body turns out to name no other.
+    `tokens_max` is what the answers can have of input or output at most, by the model's context; None when unknown.
     """
 
     id: str
@@ -67,6 +76,7 @@ class Hold:
     streamed: bool
     choices: int = 1
     whole_prices: Prices | None = None
+    tokens_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +99,11 @@ class Lease:
 
     lease_ms: int
     cost_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the journal keeps of an ending beside the money: who told of it, and what the answer used if it said so."""
+
+    signal: Signal = Signal.ACCESS_LOG
+    usage: TokenUsage | None = None

@@ -13,11 +13,14 @@ from enum import StrEnum
 from typing import Protocol
 
 from extauthz.domain.budgets import Counter, Standing
-from extauthz.domain.reservation import Claim, Hold, Lease, State
+from extauthz.domain.reservation import Claim, Hold, Lease, Note, State
 
 # A settle of a reservation that the store does not know is booked when it is younger than this, and leaves its ending
 # behind for as long, so that it cannot be booked twice.
 TOMBSTONE_SECONDS = 24 * 3600
+
+# What an ending says of itself where nobody says more.
+UNNOTED = Note()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,24 @@ class TooLate:
     """The store ran this reserve after its `not_after_ms`, or too late to tell if it has ended; nothing is held."""
 
 
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """End a reservation with its cost, in nano-USD."""
+
+    hold: Hold
+    cost_nanousd: int
+    note: Note = UNNOTED
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """End a reservation with no cost, or only the claim that one attempt has on it."""
+
+    id: str
+    attempt: str | None = None
+    note: Note = UNNOTED
+
+
 ReserveResult = Reserved | Refused | StaleWindow | AlreadyEnded | TooLate
 
 
@@ -112,15 +133,18 @@ class Ledger(Protocol):
         """Tell the store's time, as well as this process knows it, without asking the store."""
         ...
 
-    async def signing_key(self) -> bytes:
-        """Give the key that holds are signed with, the same for every process on this store."""
+    def signing_key(self) -> bytes | None:
+        """Give the key that holds are signed with, the same for every process on this store.
+
+        None while this process has not reached the store yet.
+        """
         ...
 
     async def reserve(self, request: Reserve) -> ReserveResult:
         """Hold the claims' amounts, all or nothing."""
         ...
 
-    async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
+    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
         """End a reservation with its cost, which may be below or above what was held.
 
         It is booked on the counters that were reserved on, whether their windows have ended or not; on those of `hold`
@@ -128,7 +152,7 @@ class Ledger(Protocol):
         """
         ...
 
-    async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
+    async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """End a reservation with no cost.
 
         With `attempt` only that Check's claim on it ends: a reservation that another attempt has taken over since
@@ -143,6 +167,10 @@ class Ledger(Protocol):
 
     async def expire(self, count_max: int) -> tuple[Expired, ...]:
         """End at most `count_max` reservations whose lease has run out, the oldest first."""
+        ...
+
+    def heard_ms(self) -> int:
+        """Tell when the store last heard of a stream by an access log, as of the last `expire`; 0 for never."""
         ...
 
     async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:

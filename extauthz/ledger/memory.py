@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from extauthz.domain.budgets import Counter, Standing
-from extauthz.domain.reservation import TRANSITIONS, Claim, Hold, Lease, State, Verb
+from extauthz.domain.reservation import TRANSITIONS, Claim, Hold, Lease, Note, Signal, State, Verb
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import (
     TOMBSTONE_SECONDS,
+    UNNOTED,
     AlreadyEnded,
     Balance,
     Ending,
@@ -222,12 +223,13 @@ class MemoryLedger:
         self._lease_ends: list[tuple[int, str]] = []  # a heap
         self._tallies = _Tallies(counters_max)
         self._tombstones = _Tombstones(tombstones_max)
+        self._heard_ms = 0
 
     def now_ms(self) -> int:
         """Tell the time."""
         return self._clock_ms()
 
-    async def signing_key(self) -> bytes:
+    def signing_key(self) -> bytes:
         """Give the key that holds are signed with."""
         return self._signing_key
 
@@ -254,9 +256,10 @@ class MemoryLedger:
         self._hold(request, now_ms)
         return Reserved(self._least_available(request.claims))
 
-    async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
+    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
         """End a reservation with its cost, on the counters that it was reserved on."""
         now_ms = self._clock_ms()
+        self._hear(note, now_ms)
         reservation = self._open.get(hold.id)
         if reservation is not None:
             self._end(reservation, State.SETTLED, cost_nanousd, now_ms)
@@ -275,9 +278,10 @@ class MemoryLedger:
         self._tombstones.amend(name, replace(tombstone, state=State.SETTLED, booked_nanousd=0, counters=()))
         return Ending.LATE
 
-    async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
+    async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """End a reservation, or with `attempt` that Check's claim on it, with no cost."""
         now_ms = self._clock_ms()
+        self._hear(note, now_ms)
         reservation = self._open.get(reservation_id)
         if reservation is not None and attempt in (None, reservation.attempt):
             self._end(reservation, State.RELEASED, 0, now_ms, attempt=attempt)
@@ -291,6 +295,7 @@ class MemoryLedger:
 
     async def renew(self, hold: Hold, lease: Lease) -> bool:
         """Start the lease anew; False when the reservation is not held."""
+        self._hear(UNNOTED, self._clock_ms())
         reservation = self._open.get(hold.id)
         if reservation is None:
             return False
@@ -309,6 +314,10 @@ class MemoryLedger:
                 expired.append(Expired(reservation_id, reservation.expiry_cost_nanousd))
         return tuple(expired)
 
+    def heard_ms(self) -> int:
+        """Tell when an access log last told of a stream."""
+        return self._heard_ms
+
     async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
         """Tell how counters stand against limits, in the order asked."""
         return tuple(self._standing(counter, limit_nanousd) for counter, limit_nanousd in limits)
@@ -326,6 +335,10 @@ class MemoryLedger:
 
     async def close(self) -> None:
         """Do nothing: memory needs no closing."""
+
+    def _hear(self, note: Note, now_ms: int) -> None:
+        if note.signal is Signal.ACCESS_LOG:
+            self._heard_ms = now_ms
 
     def _standing(self, counter: Counter, limit_nanousd: int) -> Standing:
         tally = self._tallies.get(counter)

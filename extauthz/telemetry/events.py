@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Protocol
 
-from extauthz.domain.reservation import State
+from extauthz.domain.reservation import Signal, State
 from extauthz.domain.verdict import Decision
+from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Ending
-
-
-class Signal(StrEnum):
-    """What told us that a reservation is over."""
-
-    ACCESS_LOG = "access_log"
-    CANCELLATION = "cancellation"
-    LEASE = "lease"
+from extauthz.ledger.link import Server
 
 
 class Telemetry(Protocol):
@@ -46,6 +39,30 @@ class Telemetry(Protocol):
         """Hear of a verb that the store carried out."""
         ...
 
-    def store_failed(self, verb: str) -> None:
+    def store_failed(self, verb: str, error: StoreUnavailableError) -> None:
         """Hear of a verb that the store did not answer."""
+        ...
+
+    def endings_waiting(self, count: int) -> None:
+        """Hear how many endings the store has not heard of yet."""
+        ...
+
+    def ending_lost(self, how: State, signal: Signal) -> None:
+        """Hear of an ending that there was no room to keep; the lease ends its reservation."""
+        ...
+
+    def settlement_blind(self, *, blind: bool) -> None:
+        """Hear whether leases end reservations because no access logs come."""
+        ...
+
+    def store_lost(self, reason: str) -> None:
+        """Hear that the store does not answer, or not us."""
+        ...
+
+    def store_seen(self, server: Server) -> None:
+        """Hear how a store is that was found, or looked at again."""
+        ...
+
+    def store_replayed(self, count: int, lost: int) -> None:
+        """Hear that a store that started anew was told so many verbs, and how many of them it had forgotten."""
         ...

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from extauthz.domain.budgets import Counter, Standing
-from extauthz.domain.reservation import Hold, Lease
+from extauthz.domain.reservation import Hold, Lease, Note
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import Balance, Ending, Expired, Ledger, Reserve, ReserveResult
+from extauthz.ledger.base import UNNOTED, Balance, Ending, Expired, Ledger, Reserve, ReserveResult
 from extauthz.telemetry.events import Telemetry
 
 
@@ -24,24 +24,24 @@ class ObservedLedger(Ledger):
         """Tell the store's time."""
         return self._store.now_ms()
 
-    async def signing_key(self) -> bytes:
+    def signing_key(self) -> bytes | None:
         """Give the store's key."""
-        return await self._store.signing_key()
+        return self._store.signing_key()
 
     async def reserve(self, request: Reserve) -> ReserveResult:
         """Hold the claims' amounts, all or nothing."""
         with self._observed("reserve"):
             return await self._store.reserve(request)
 
-    async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
+    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
         """End a reservation with its cost."""
         with self._observed("settle"):
-            return await self._store.settle(hold, cost_nanousd)
+            return await self._store.settle(hold, cost_nanousd, note)
 
-    async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
+    async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """End a reservation with no cost."""
         with self._observed("release"):
-            return await self._store.release(reservation_id, attempt=attempt)
+            return await self._store.release(reservation_id, attempt=attempt, note=note)
 
     async def renew(self, hold: Hold, lease: Lease) -> bool:
         """Start the lease anew."""
@@ -52,6 +52,10 @@ class ObservedLedger(Ledger):
         """End reservations whose lease has run out."""
         with self._observed("expire"):
             return await self._store.expire(count_max)
+
+    def heard_ms(self) -> int:
+        """Tell when an access log last told of a stream."""
+        return self._store.heard_ms()
 
     async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
         """Tell how counters stand against limits."""
@@ -77,7 +81,7 @@ class ObservedLedger(Ledger):
         started_s = self._clock_s()
         try:
             yield
-        except StoreUnavailableError:
-            self._telemetry.store_failed(verb)
+        except StoreUnavailableError as error:
+            self._telemetry.store_failed(verb, error)
             raise
         self._telemetry.store_answered(verb, self._clock_s() - started_s)

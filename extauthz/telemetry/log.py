@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import structlog
 
-from extauthz.domain.reservation import State
+from extauthz.domain.reservation import Signal, State
 from extauthz.domain.verdict import Decision, Defer, Deny
+from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Ending
-from extauthz.telemetry.events import Signal, Telemetry
+from extauthz.ledger.link import Server
+from extauthz.telemetry.events import Telemetry
 from extauthz.telemetry.lines import LineWriter
 from extauthz.telemetry.metrics import Metrics
+
+# While a store is away each request fails; one line in so many seconds says so.
+STORE_LOG_S = 10.0
 
 Logger = structlog.typing.FilteringBoundLogger
 
@@ -43,9 +49,14 @@ def new_logger(stream: TextIO = sys.stderr) -> Logger:
 class Reporter(Telemetry):
     """Writes events into the log and counts them in the metrics."""
 
-    def __init__(self, metrics: Metrics, log: Logger) -> None:
+    def __init__(self, metrics: Metrics, log: Logger, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._log = log
+        self._clock_s = clock_s
+        self._store_logged_s = -STORE_LOG_S
+        self._blind = False
+        self._store_away = True
+        self._server: Server | None = None
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Count every decision; log refusals."""
@@ -92,7 +103,58 @@ class Reporter(Telemetry):
         """Time a verb."""
         self._metrics.store_seconds.labels(verb).observe(seconds)
 
-    def store_failed(self, verb: str) -> None:
-        """Count and log a verb that the store did not answer."""
+    def store_failed(self, verb: str, error: StoreUnavailableError) -> None:
+        """Count a verb that the store did not answer, and log one of them now and then."""
         self._metrics.store_errors.labels(verb).inc()
-        self._log.error("the store did not answer", verb=verb)
+        now_s = self._clock_s()
+        if now_s - self._store_logged_s >= STORE_LOG_S:
+            self._store_logged_s = now_s
+            self._log.error("the store did not answer", verb=verb, reason=str(error))
+
+    def endings_waiting(self, count: int) -> None:
+        """Show how many endings wait for the store."""
+        self._metrics.endings_waiting.set(count)
+
+    def ending_lost(self, how: State, signal: Signal) -> None:
+        """Count an ending that was not kept."""
+        self._metrics.endings_lost.labels(how, signal).inc()
+
+    def settlement_blind(self, *, blind: bool) -> None:
+        """Show and log whether settlement is blind."""
+        self._metrics.settlement_blind.set(blind)
+        if blind and not self._blind:
+            self._log.error(
+                "reservations end by their leases and no access log was heard of for minutes: the books are estimates; "
+                "send Envoy's access logs here, or write on_expiry: charge"
+            )
+        self._blind = blind
+
+    def store_lost(self, reason: str) -> None:
+        """Show and log that the store is away."""
+        self._store_away = True
+        self._metrics.store_up.set(0)
+        self._log.error("the store is away", reason=reason)
+
+    def store_seen(self, server: Server) -> None:
+        """Show how the store is, and log what is new or dangerous about it."""
+        before, self._server = self._server, server
+        self._metrics.store_seen(server)
+        if self._store_away:
+            self._store_away = False
+            self._log.info("the store is there", address=str(server.address), version=server.version)
+        if before is None or before.run_id != server.run_id:
+            if not server.persistent:
+                self._log.warning("the store writes nothing to disk: a restart loses the books; set appendonly yes")
+            if server.may_evict:
+                self._log.error(
+                    "the store throws keys away when its memory is full, and budgets with them: "
+                    "set maxmemory-policy noeviction",
+                    policy=server.maxmemory_policy,
+                )
+        elif server.evicted > before.evicted:
+            self._log.error("the store has thrown keys away: the books may be wrong", count=server.evicted)
+
+    def store_replayed(self, count: int, lost: int) -> None:
+        """Count and log what a store that started anew was told."""
+        self._metrics.store_replayed.inc(lost)
+        self._log.warning("the store started anew and was told the last seconds", told=count, forgotten=lost)

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from extauthz.domain.budgets import Standing
 from extauthz.domain.money import usd
-from extauthz.domain.reservation import State
+from extauthz.domain.reservation import Signal, State
 from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, Pass
 from extauthz.ledger.base import Ending
-from extauthz.telemetry.events import Signal
+from extauthz.ledger.link import Server
 
 # Budgets that /metrics shows, the most used first; the others are counted in extauthz_budgets_hidden.
 BUDGETS_MAX = 200
@@ -68,6 +68,33 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.store_up = Gauge("extauthz_store_up", "Whether the store answers.", registry=registry)
+        self.store_up.set(1)
+        self._store_evicted = Gauge(
+            "extauthz_store_evicted_keys", "Keys that the store threw away for want of memory.", registry=registry
+        )
+        self._store_persistent = Gauge(
+            "extauthz_store_persistent", "Whether the store writes to disk.", registry=registry
+        )
+        self.store_replayed = Counter(
+            "extauthz_store_verbs_replayed",
+            "Verbs that a store had forgotten when it started anew or failed over, and was told again.",
+            registry=registry,
+        )
+        self.endings_waiting = Gauge(
+            "extauthz_endings_waiting", "Endings that wait for the store to come back.", registry=registry
+        )
+        self.endings_lost = Counter(
+            "extauthz_endings_lost",
+            "Endings that there was no room to keep while the store was away; leases end their reservations.",
+            ("how", "signal"),
+            registry=registry,
+        )
+        self.settlement_blind = Gauge(
+            "extauthz_settlement_blind",
+            "Whether leases end reservations because no access logs come.",
+            registry=registry,
+        )
         budget = ("scope", "window")
         self._limit = Gauge("extauthz_budget_limit_usd", "The limit of a budget.", budget, registry=registry)
         self._spent = Gauge("extauthz_budget_spent_usd", "Settled cost in its window.", budget, registry=registry)
@@ -99,6 +126,12 @@ class Metrics:
                 self.settlements_forgotten.inc()
             case Ending.UNKNOWN | Ending.REPEATED:
                 self.signals_repeated.labels(signal).inc()
+
+    def store_seen(self, server: Server) -> None:
+        """Show how the store is."""
+        self.store_up.set(1)
+        self._store_evicted.set(server.evicted)
+        self._store_persistent.set(server.persistent)
 
     def set_standings(self, standings: Iterable[Standing], hidden: int) -> None:
         """Show how the most used budgets stand; the others of the last time go away."""

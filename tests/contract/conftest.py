@@ -1,15 +1,21 @@
-"""The stores that the contract runs over: a new one is one more line in OPENERS."""
+"""The stores that the contract runs over: a new one is one more line in STORES."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
+import pytest_asyncio
 
 from extauthz.ledger.base import Ledger
 from extauthz.ledger.memory import MemoryLedger
-from tests.support.ledger import SIGNING_KEY, Clock, ManualClock
+from tests.support.ledger import SIGNING_KEY, Clock, ManualClock, RealClock, redis_ledger
+from tests.support.redis import REDIS_VERSIONS, RedisServer
+from tests.support.redis_cluster import Cluster
+from tests.support.redis_sentinel import Sentinels
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +26,60 @@ class Store:
     clock: Clock
 
 
-async def open_memory() -> Store:
+@dataclass(slots=True)
+class Servers:
+    """The servers of the stores, each started when the first test needs it, and stopped after the last."""
+
+    running: AsyncExitStack
+    urls: dict[str, str] = field(default_factory=dict)
+
+    async def url(self, name: str, start: Callable[[], RedisServer | Sentinels | Cluster]) -> str:
+        """Give the URL of a store's servers."""
+        if name not in self.urls:
+            self.urls[name] = (await self.running.enter_async_context(start())).url
+        return self.urls[name]
+
+
+@asynccontextmanager
+async def open_memory(servers: Servers) -> AsyncIterator[Store]:
     """Open the store in memory."""
     clock = ManualClock()
-    return Store(MemoryLedger(clock.now_ms, SIGNING_KEY), clock)
+    yield Store(MemoryLedger(clock.now_ms, SIGNING_KEY), clock)
 
 
-OPENERS: dict[str, Callable[[], Awaitable[Store]]] = {"memory": open_memory}
+@asynccontextmanager
+async def open_redis(
+    name: str, start: Callable[[], RedisServer | Sentinels | Cluster], servers: Servers
+) -> AsyncIterator[Store]:
+    """Open a store on Redis, under a tag of its own."""
+    async with redis_ledger(await servers.url(name, start)) as ledger:
+        yield Store(ledger, RealClock())
 
 
-@pytest.fixture(params=OPENERS)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+STORES: dict[str, Callable[[Servers], AbstractAsyncContextManager[Store]]] = {
+    "memory": open_memory,
+    **{
+        version.name: partial(open_redis, version.name, partial(RedisServer, version, appendonly=False))
+        for version in REDIS_VERSIONS
+    },
+    "Sentinel": partial(open_redis, "Sentinel", Sentinels),
+    "Cluster": partial(open_redis, "Cluster", Cluster),
+}
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def servers() -> AsyncIterator[Servers]:
+    """Run the servers of the stores."""
+    async with AsyncExitStack() as running:
+        yield Servers(running)
+
+
+@pytest_asyncio.fixture(loop_scope="session", params=STORES)
+async def store(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Store]:
     """Open each store in turn, empty, and close it afterwards."""
-    opened = await OPENERS[request.param]()
-    yield opened
-    await opened.ledger.close()
+    async with STORES[request.param](servers) as opened:
+        yield opened
+        await opened.ledger.close()
 
 
 @pytest.fixture

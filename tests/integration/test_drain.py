@@ -20,11 +20,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauthz._proto.envoy.service.accesslog.v3 import als_pb2_grpc
 from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2_grpc
-from extauthz.domain.reservation import State
+from extauthz.domain.reservation import Signal, State
 from extauthz.envoy.names import RESERVATION_HEADER
 from extauthz.ledger.base import Ending
 from extauthz.server import NOTICE_S, SERVICES
-from extauthz.telemetry.events import Signal
 from extauthz.telemetry.log import Reporter
 from tests.support.envoy import EnvoyProcess, options_for
 from tests.support.gate import CONFIG, FREE, KEY, PAID, WIRES, Gate, Wire, a_check, an_ending, gate

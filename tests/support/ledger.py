@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
@@ -10,6 +17,9 @@ from extauthz.domain.prices import Estimate, Prices
 from extauthz.domain.reservation import Claim, Hold, Lease
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.ledger.base import Balance, Ledger, Reserve
+from extauthz.ledger.link import Server
+from extauthz.ledger.redis import RedisLedger, RedisOptions
+from extauthz.ledger.url import parse_store_url
 
 START_MS = 1_795_000_000_000
 LEASE = Lease(lease_ms=200, cost_nanousd=30)
@@ -41,6 +51,63 @@ class ManualClock:
     async def advance(self, duration_ms: int) -> None:
         """Move the time on."""
         self._now_ms += duration_ms
+
+
+class RealClock:
+    """The time that a store on this machine goes by."""
+
+    def now_ms(self) -> int:
+        """Tell the time."""
+        return time.time_ns() // 1_000_000
+
+    async def advance(self, duration_ms: int) -> None:
+        """Wait until the time has passed."""
+        await asyncio.sleep((duration_ms + 1) / 1000)
+
+
+@dataclass(slots=True)
+class Listener:
+    """Keeps what a ledger on Redis tells of its store."""
+
+    lost: list[str] = field(default_factory=list)
+    seen: list[Server] = field(default_factory=list)
+    replayed: list[tuple[int, int]] = field(default_factory=list)
+
+    def store_lost(self, reason: str) -> None:
+        """Hear that the store is away."""
+        self.lost.append(reason)
+
+    def store_seen(self, server: Server) -> None:
+        """Hear how it is."""
+        self.seen.append(server)
+
+    def store_replayed(self, count: int, lost: int) -> None:
+        """Hear what its successor was told."""
+        self.replayed.append((count, lost))
+
+
+OPEN_SECONDS = 20.0
+
+
+@asynccontextmanager
+async def redis_ledger(
+    url: str, listener: Listener | None = None, options: RedisOptions = RedisOptions(timeout_s=5.0), tag: str = ""
+) -> AsyncIterator[RedisLedger]:
+    """Open a ledger on Redis, under a tag of its own, and close it after the block."""
+    tagged = f"{url}?tag={tag or uuid.uuid4().hex}"
+    ledger = RedisLedger(
+        parse_store_url(tagged),
+        listener or Listener(),
+        clock_s=time.monotonic,
+        unix_ms=RealClock().now_ms,
+        chance=random.random,
+        options=options,
+    )
+    assert await ledger.open(OPEN_SECONDS), f"no store at {url}"
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
 
 
 def a_counter(team: str = "research", window: Window | None = None) -> Counter:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Self
 
 from tests.support.processes import LOOPBACK
 
 READ_BYTES = 64 * 1024
+
+Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Passing = Coroutine[None, None, None]
 
 
 class Relay:
@@ -55,6 +59,10 @@ class Relay:
         self._cut = False
         self._answers.set()
 
+    def _directions(self, client: Peer, target: Peer) -> tuple[Passing, Passing]:
+        """Give what passes the client's bytes on, and the target's; the connection ends with the first that ends."""
+        return _pass(client[0], target[1]), _pass(target[0], client[1], self._answers)
+
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
@@ -63,10 +71,8 @@ class Relay:
             to_reader, to_writer = await asyncio.open_connection(LOOPBACK, self.target)
             self._writers.add(to_writer)
             try:
-                passing = [
-                    asyncio.ensure_future(_pass(reader, to_writer)),
-                    asyncio.ensure_future(_pass(to_reader, writer, self._answers)),
-                ]
+                directions = self._directions((reader, writer), (to_reader, to_writer))
+                passing = [asyncio.ensure_future(direction) for direction in directions]
                 await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
                 for task in passing:
                     task.cancel()

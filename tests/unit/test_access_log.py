@@ -39,7 +39,7 @@ async def test_only_envoys_ids_are_released(header: str, remembered: int) -> Non
     telemetry = Reporter(Metrics(), new_logger())
     ledger = MemoryLedger(lambda: 0, KEY)
     usual = UsualAnswer(UsualTokens(1), UsualTokens(0))
-    service = AccessLogs(Settlement(ledger, Settings, usual, telemetry), HoldCodec(KEY), telemetry, asyncio.Event())
+    service = AccessLogs(Settlement(ledger, Settings, usual, telemetry), HoldCodec(lambda: KEY), telemetry, asyncio.Event())
     entry = HTTPAccessLogEntry(
         common_properties=AccessLogCommon(access_log_type=AccessLogType.DownstreamEnd),
         request=HTTPRequestProperties(request_headers={"x-extauthz-id": header}),

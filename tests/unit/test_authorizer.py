@@ -391,7 +391,7 @@ async def test_what_is_allowed_without_the_store_is_booked_later(build: Builder)
 
     assert isinstance(verdict, Admit)
     assert "late" == verdict.hold.id
-    assert {"global|lifetime|0", f"key:{sha256(b'sk-rich').hexdigest()}|lifetime|0"} == _keys(verdict.hold)
+    assert {"global|lifetime", f"key:{sha256(b'sk-rich').hexdigest()}|lifetime"} == _keys(verdict.hold)
     assert '{"include_usage":true}' == verdict.stream_options
 
 
@@ -473,13 +473,13 @@ async def test_what_a_reservation_asks_for(build: Builder) -> None:
     assert 200 * 10_000 < most
     assert ("attempt", NOW_MS + 1000, Lease(120_000, 0)) == (request.attempt, request.not_after_ms, request.lease)
     assert {
-        ("global|lifetime|0", 100_000_000_000, expected, False),
-        ("org:acme|lifetime|0", 50_000_000_000, expected, False),
+        ("global|lifetime", 100_000_000_000, expected, False),
+        ("org:acme|lifetime", 50_000_000_000, expected, False),
         (f"team:research|1d|{NOW_MS + 1 - DAY_MS}", 10_000_000_000, expected, False),
-        ("team:research|lifetime|0", 20_000_000_000, most, True),
-        ("member:research/ana|lifetime|0", 5_000_000_000, expected, False),
-        ("user:ana|lifetime|0", None, expected, False),
-        (f"key:{sha256(b'sk-ana').hexdigest()}|lifetime|0", None, expected, False),
+        ("team:research|lifetime", 20_000_000_000, most, True),
+        ("member:research/ana|lifetime", 5_000_000_000, expected, False),
+        ("user:ana|lifetime", None, expected, False),
+        (f"key:{sha256(b'sk-ana').hexdigest()}|lifetime", None, expected, False),
     } == {_claim(claim) for claim in request.claims}
     assert 5_000_000_000 - expected == verdict.available_nanousd
     assert '{"include_usage":true}' == verdict.stream_options
@@ -492,7 +492,7 @@ async def test_an_admin_is_counted_and_not_limited(build: Builder) -> None:
     (request,) = gate.ledger.requests
 
     assert isinstance(verdict, Admit)
-    assert [("global|lifetime|0", None, verdict.hold.estimate.cost_nanousd, False)] == [*map(_claim, request.claims)]
+    assert [("global|lifetime", None, verdict.hold.estimate.cost_nanousd, False)] == [*map(_claim, request.claims)]
     assert verdict.available_nanousd is None
 
 

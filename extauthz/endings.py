@@ -1,0 +1,96 @@
+"""Endings on their way into the books: told to the store at once, or kept until it is back.
+
+What is kept is bounded and lost with the process; a reservation whose ending is lost is ended by its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from extauthz.domain.reservation import State
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.base import Ending, Ledger, Release, Settle
+from extauthz.telemetry.events import Telemetry
+
+WAITING_MAX = 100_000
+
+# How many go to the store together when it is back, and how long until the next try when it is not.
+AT_ONCE_MAX = 256
+RETRY_S = 0.1
+
+End = Settle | Release
+Ended = Callable[[Ending], None]
+
+
+class Endings:
+    """Carries endings out, each until the store has answered, and tells `ended` what it did."""
+
+    def __init__(self, ledger: Ledger, telemetry: Telemetry, *, waiting_max: int = WAITING_MAX) -> None:
+        self._ledger = ledger
+        self._telemetry = telemetry
+        self._waiting_max = waiting_max
+        self._waiting: deque[tuple[End, Ended]] = deque()
+        self._under_way = 0
+        self._arrived = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def carry_out(self, end: End, ended: Ended) -> None:
+        """End a reservation now, or as soon as the store answers."""
+        try:
+            ending = await self._tell(end)
+        except StoreUnavailableError:
+            self._keep(end, ended)
+        else:
+            ended(ending)
+
+    async def catch_up(self) -> None:
+        """Tell the store what it has missed, whenever there is something; runs until it is cancelled."""
+        while True:
+            await self._arrived.wait()
+            if not await self._catch_up_once():
+                await asyncio.sleep(RETRY_S)
+
+    async def drained(self) -> None:
+        """Wait until nothing is kept."""
+        await self._empty.wait()
+
+    async def _catch_up_once(self) -> bool:
+        """Tell the oldest ones, and whether the store took them."""
+        batch = [self._waiting.popleft() for _ in range(min(AT_ONCE_MAX, len(self._waiting)))]
+        self._under_way = len(batch)
+        answers = await asyncio.gather(*(self._tell(end) for end, _ in batch), return_exceptions=True)
+        missed = []
+        for (end, ended), answer in zip(batch, answers, strict=True):
+            match answer:
+                case Ending():
+                    ended(answer)
+                case StoreUnavailableError():
+                    missed.append((end, ended))
+                case BaseException():
+                    self._telemetry.failed("endings", answer)
+        self._waiting.extendleft(reversed(missed))
+        self._under_way = 0
+        if not self._waiting:
+            self._arrived.clear()
+            self._empty.set()
+        self._telemetry.endings_waiting(len(self._waiting))
+        return not missed
+
+    async def _tell(self, end: End) -> Ending:
+        match end:
+            case Settle(hold, cost_nanousd, note):
+                return await self._ledger.settle(hold, cost_nanousd, note)
+            case Release(id_, attempt, note):
+                return await self._ledger.release(id_, attempt=attempt, note=note)
+
+    def _keep(self, end: End, ended: Ended) -> None:
+        if len(self._waiting) + self._under_way >= self._waiting_max:
+            self._telemetry.ending_lost(State.SETTLED if isinstance(end, Settle) else State.RELEASED, end.note.signal)
+            return
+        self._waiting.append((end, ended))
+        self._arrived.set()
+        self._empty.clear()
+        self._telemetry.endings_waiting(len(self._waiting) + self._under_way)

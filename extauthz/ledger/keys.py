@@ -1,0 +1,56 @@
+"""What stands where in Redis.
+
+All keys share one hash tag, so that one script can touch any of them, on a Cluster too. Their number is fixed, however
+many counters and reservations there are: every script declares all of them, and ends a reservation of which it knows
+only the id. In the order in which scripts get them, with the tag `extauthz`:
+
+| key | type | what stands in it |
+|---|---|---|
+| `{extauthz}:spent` | hash | counter → settled cost |
+| `{extauthz}:held` | hash | counter → the sum of what open reservations hold on it; absent means 0 |
+| `{extauthz}:windows` | sorted set | counters whose window ends, by the time from which they can be dropped |
+| `{extauthz}:open` | hash | reservation id → `<expiry cost> <attempt> <reserved at> <model>[ <counter> <amount>]…` |
+| `{extauthz}:leases` | sorted set | reservation ids, by the end of their lease |
+| `{extauthz}:journal` | stream | what happened to money: endings, corrections, imports |
+| `{extauthz}:checkpoint` | hash | counter → what the journal's entries added that were trimmed |
+| `{extauthz}:meta` | hash | `signing_key`, `version`, `checkpoint_at` (stream id), `audited_until`, `…_since` |
+| `{extauthz}:withdrawn:0`, `:1` | sets | releases that came before their reserve: `<id>` or `<id>|<attempt>` |
+| `{extauthz}:ended:0` … `:4` | hashes | reservation id → `settled`, `released` or `expired <booked> <counter>…` |
+
+A counter is `<scope>|<window>|<start>|<end>` or `<scope>|lifetime` (domain/budgets.py). Amounts are nano-USD, times
+Unix milliseconds of the Redis server.
+
+Endings are kept for the retention: five generations, each a quarter of it long, so that one is dropped whole when its
+youngest is old enough. A key and an expiry for each ending would need about twice the memory (bench/redis_memory.py).
+"""
+
+from __future__ import annotations
+
+VERSION = "1"
+
+ENDED_GENERATIONS = 5
+WITHDRAWN_GENERATIONS = 2
+
+NAMES = (
+    "spent",
+    "held",
+    "windows",
+    "open",
+    "leases",
+    "journal",
+    "checkpoint",
+    "meta",
+    *(f"withdrawn:{generation}" for generation in range(WITHDRAWN_GENERATIONS)),
+    *(f"ended:{generation}" for generation in range(ENDED_GENERATIONS)),
+)
+
+
+class Keys:
+    """The keys under one tag."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self.all = tuple(f"{{{tag}}}:{name}" for name in NAMES)
+        self.spent, self.held, self.windows, self.open, self.leases, self.journal, self.checkpoint, self.meta = (
+            self.all[:8]
+        )

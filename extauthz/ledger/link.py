@@ -1,0 +1,317 @@
+"""The way to the store's primary: open, lost, found again.
+
+While it is lost every call fails at once, without touching the network, so that a dead store costs microseconds; one
+task tries to find it again, sooner at first and at random distances, so that many replicas do not come all at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as SlowError
+
+from extauthz.domain.address import Address
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.primary import find_primary, open_client
+from extauthz.ledger.script import Script
+from extauthz.ledger.url import StoreUrl, Topology
+
+CONNECTIONS = 4
+
+# Calls in a row that must fail before the store counts as lost, where a single one says nothing: a lost reply.
+FAILURES_MAX = 3
+
+MEND_DELAY_S_MIN = 0.05
+MEND_DELAY_S_MAX = 0.4
+# Finding, connecting, logging in, looking and loading scripts, each of which has the timeout of a call.
+MEND_TIMEOUTS = 5
+
+# How often the store is looked at: for evictions and persistence, and for another primary where there can be one.
+LOOK_S = 60.0
+FOLLOW_S = 1.0
+
+# Words in a server's errors. In scripts Redis 6.2 puts them behind `ERR Error running script`, so they are searched.
+# These say that this server will not serve us now: another may, or this one later.
+GONE_WORDS = (
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "MOVED",
+    "ASK ",
+    "TRYAGAIN",
+    "BUSY",
+    "NOAUTH",
+    "WRONGPASS",
+    "NOPERM",
+)
+# The classes of redis-py's whose messages come without the word.
+GONE_CLASSES = (
+    "ReadOnlyError",
+    "BusyLoadingError",
+    "MasterDownError",
+    "ClusterDownError",
+    "MovedError",
+    "AskError",
+    "TryAgainError",
+    "AuthenticationError",
+    "NoPermissionError",
+)
+REFUSED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a server says of itself. `run_id` is new with each start; `evicted` counts keys that it threw away."""
+
+    address: Address
+    run_id: str
+    version: str
+    maxmemory_policy: str
+    evicted: int
+    persistent: bool
+
+    @property
+    def may_evict(self) -> bool:
+        """Whether it throws keys away when its memory is full, instead of refusing writes."""
+        return self.maxmemory_policy not in ("noeviction", "")
+
+
+class LinkListener(Protocol):
+    """Hears of the store's comings and goings."""
+
+    def store_lost(self, reason: str) -> None:
+        """Hear that the store does not answer, or not us."""
+        ...
+
+    def store_seen(self, server: Server) -> None:
+        """Hear how a server is that was found, or looked at again."""
+        ...
+
+
+class Link:
+    """Carries scripts and commands to the primary. `prepare` is asked at each connecting, before anything else goes."""
+
+    def __init__(
+        self,
+        url: StoreUrl,
+        scripts: Sequence[Script],
+        listener: LinkListener,
+        *,
+        timeout_s: float,
+        prepare: Callable[[Redis], Awaitable[None]],
+        found: Callable[[], None],
+        chance: Callable[[], float],
+    ) -> None:
+        self._url = url
+        self._scripts = scripts
+        self._listener = listener
+        self._timeout_s = timeout_s
+        self._prepare = prepare
+        self._found = found
+        self._chance = chance
+        self._client: Redis | None = None
+        self._server: Server | None = None
+        self._failures = 0
+        self._told = ""
+        self._mending: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._look_now = asyncio.Event()
+        self._up = asyncio.Event()
+
+    @property
+    def up(self) -> bool:
+        """Whether calls go out."""
+        return self._client is not None
+
+    @property
+    def server(self) -> Server | None:
+        """The server as it was seen last, None before the first time."""
+        return self._server
+
+    async def open(self, seconds_max: float) -> bool:
+        """Begin to look for the store, and tell whether it was found within that time; the search goes on."""
+        self._mending = asyncio.get_running_loop().create_task(self._mend())
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds_max):
+                await self._up.wait()
+        return self.up
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        tasks = [task for task in (self._mending, self._watching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str]) -> Any:  # noqa: ANN401 - RESP
+        """Run a script. Raises StoreUnavailableError, and then it may have run or not."""
+        client = self._open_client()
+        try:
+            try:
+                reply = await client.evalsha(script.sha, len(keys), *keys, *args)
+            except NoScriptError:
+                # The server forgot its scripts (a restart, SCRIPT FLUSH): it gets this one along, and did nothing yet.
+                reply = await client.eval(script.source, len(keys), *keys, *args)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._failed(error) from error
+        self._failures = 0
+        return reply
+
+    async def ask(self, *command: str | int) -> Any:  # noqa: ANN401 - RESP
+        """Run a command that scripts are not for. Raises StoreUnavailableError."""
+        client = self._open_client()
+        try:
+            return await client.execute_command(*command)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._failed(error) from error
+
+    async def transact(self, *commands: tuple[str | int, ...]) -> list[Any]:
+        """Run commands as one step (MULTI). Raises StoreUnavailableError."""
+        client = self._open_client()
+        try:
+            async with client.pipeline(transaction=True) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._failed(error) from error
+
+    def _open_client(self) -> Redis:
+        if self._client is None:
+            raise StoreUnavailableError("the store is away")
+        return self._client
+
+    def _failed(self, error: BaseException) -> StoreUnavailableError:
+        """Judge what a failure says about the store."""
+        reason = _reason(error)
+        if _gone(error):
+            self._lose(reason)
+        elif isinstance(error, LostError | SlowError | OSError | TimeoutError):
+            self._failures += 1
+            self._look_now.set()  # a server that went down and is back already has another run id
+            if self._failures >= FAILURES_MAX:
+                self._lose(reason)
+        return StoreUnavailableError(reason)
+
+    def _lose(self, reason: str) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        self._up.clear()
+        self._told = reason
+        self._listener.store_lost(reason)
+        self._mending = asyncio.get_running_loop().create_task(self._mend(client))
+
+    async def _mend(self, lost: Redis | None = None) -> None:
+        """Try until the store is found."""
+        if lost is not None:
+            with suppress(RedisError, OSError):
+                await lost.aclose()
+        delay_s = 0.0
+        while True:
+            await asyncio.sleep(delay_s * (0.5 + self._chance()))
+            try:
+                async with asyncio.timeout(MEND_TIMEOUTS * self._timeout_s):
+                    await self._connect()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the store has to be found
+                if (reason := _reason(error)) != self._told:
+                    self._told = reason
+                    self._listener.store_lost(reason)
+                delay_s = min(max(MEND_DELAY_S_MIN, 2 * delay_s), MEND_DELAY_S_MAX)
+            else:
+                return
+
+    async def _connect(self) -> None:
+        address = await find_primary(self._url, self._timeout_s)
+        client = open_client(self._url, address, self._url.login, timeout_s=self._timeout_s, connections=CONNECTIONS)
+        try:
+            server = await _look(client, address)
+            for script in self._scripts:
+                await client.script_load(script.source)
+            await self._prepare(client)
+        except BaseException:
+            await client.aclose()
+            raise
+        self._client, self._failures = client, 0
+        self._see(server)
+        self._up.set()
+
+    def _see(self, server: Server) -> None:
+        """Take note of a server; one that started anew, or is another, may have lost what it was told last."""
+        before, self._server = self._server, server
+        self._listener.store_seen(server)
+        if before is not None and before.run_id != server.run_id:
+            self._found()
+
+    async def _watch(self) -> None:
+        """Look at the store from time to time, and follow its primary."""
+        follows = self._url.topology is not Topology.STANDALONE
+        loop = asyncio.get_running_loop()
+        looked_s = loop.time()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOW_S if follows else LOOK_S):
+                    await self._look_now.wait()
+            client, server = self._client, self._server
+            if client is None or server is None:
+                self._look_now.clear()
+                await self._up.wait()
+                continue
+            with suppress(RedisError, OSError, TimeoutError, StoreUnavailableError):
+                if follows and (moved := await find_primary(self._url, self._timeout_s)) != server.address:
+                    self._lose(f"the primary moved to {moved}")
+                elif self._look_now.is_set() or loop.time() - looked_s >= LOOK_S:
+                    self._look_now.clear()
+                    looked_s = loop.time()
+                    self._see(await _look(client, server.address))
+
+
+async def _look(client: Redis, address: Address) -> Server:
+    """Ask a server how it is. Raises StoreUnavailableError when it is no primary, or too old."""
+    info: Mapping[str, Any] = await client.info()
+    if info.get("loading"):
+        raise StoreUnavailableError(f"{address} is loading its data")
+    if info.get("role") != "master":
+        raise StoreUnavailableError(f"{address} is a replica: it takes no writes")
+    saves = True
+    if not info.get("aof_enabled"):
+        with suppress(RedisError):  # managed servers often do not tell
+            saves = bool((await client.config_get("save")).get("save"))
+    return Server(
+        address=address,
+        run_id=str(info.get("run_id", "")),
+        version=str(info.get("redis_version", "")),
+        maxmemory_policy=str(info.get("maxmemory_policy", "")),
+        evicted=int(info.get("evicted_keys", 0)),
+        persistent=saves,
+    )
+
+
+def _gone(error: BaseException) -> bool:
+    """Tell whether a failure says that this server serves nobody now, or not us."""
+    if type(error).__name__ in GONE_CLASSES:
+        return True
+    if isinstance(error, LostError):
+        cause = error.__cause__ or error.__context__
+        return isinstance(cause, OSError) and cause.errno in REFUSED
+    return isinstance(error, RedisError) and any(word in str(error) for word in GONE_WORDS)
+
+
+def _reason(error: BaseException) -> str:
+    """Say what failed, in the server's words where it has some; no arguments of a script are in them."""
+    if isinstance(error, SlowError | TimeoutError):
+        return "it did not answer in time"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,98 @@
+"""Finding the one server that takes writes, and opening connections to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import RedisError
+
+from extauthz.domain.address import Address
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.url import Login, StoreUrl, Topology
+
+
+def open_client(url: StoreUrl, address: Address, login: Login, *, timeout_s: float, connections: int = 1) -> Redis:
+    """Open a client of one server, with at most so many connections.
+
+    Nothing is tried again behind our back: redis-py's default is ten retries, and who retries here knows what for.
+    """
+    tls: dict[str, Any] = {}
+    if url.tls is not None:
+        files = url.tls
+        tls = {
+            name: str(path)
+            for name, path in (("ssl_ca_certs", files.ca), ("ssl_certfile", files.cert), ("ssl_keyfile", files.key))
+            if path is not None
+        }
+    pool = BlockingConnectionPool(
+        connection_class=Connection if url.tls is None else SSLConnection,
+        max_connections=connections,
+        timeout=timeout_s,
+        host=address.host,
+        port=address.port,
+        db=url.database if login is url.login else 0,
+        username=login.username,
+        password=login.password,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        **tls,
+    )
+    return Redis.from_pool(pool)
+
+
+async def find_primary(url: StoreUrl, timeout_s: float) -> Address:
+    """Find where to write. Raises StoreUnavailableError when nobody who was asked knows."""
+    if url.topology is Topology.STANDALONE:
+        return url.addresses[0]
+    found = None
+    for address in url.addresses:
+        try:
+            async with _asking(url, address, timeout_s) as client:
+                found = await (_of_sentinel(url, client) if url.service else _of_cluster(url, client, address))
+        except (RedisError, OSError, TimeoutError):
+            continue
+        if found is not None:
+            return found
+    who = f"sentinel knows a primary {url.service}" if url.service else "node knows who has the slot"
+    raise StoreUnavailableError(f"no {who}: check the store's URL and {url}")
+
+
+@asynccontextmanager
+async def _asking(url: StoreUrl, address: Address, timeout_s: float) -> AsyncIterator[Redis]:
+    login = url.sentinel_login if url.topology is Topology.SENTINEL else url.login
+    client = open_client(url, address, login, timeout_s=timeout_s)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def _of_sentinel(url: StoreUrl, client: Redis) -> Address | None:
+    asked: Awaitable[list[bytes] | None] = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.service)
+    match await asked:
+        case [host, port]:
+            return Address(_text(host), int(port))
+        case _:
+            return None
+
+
+async def _of_cluster(url: StoreUrl, client: Redis, asked: Address) -> Address | None:
+    """Find the node that has our tag's slot; a node that does not know its own address means the one that was asked."""
+    slot = key_slot(url.tag.encode())
+    ranges: list[tuple[int, int, list[Any]]] = await client.execute_command("CLUSTER SLOTS")
+    for first, last, (host, port, *_), *_ in ranges:
+        if first <= slot <= last:
+            return Address(_text(host) or asked.host, int(port))
+    return None
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""

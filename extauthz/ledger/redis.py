@@ -1,0 +1,355 @@
+"""The ledger on Redis: one Lua script for each verb, one round trip for each call, shared by all who call together.
+
+keys.py says what stands where, `scripts/` what happens there, link.py what happens while the store is away. Nothing
+about money is kept here. Whatever was not acknowledged raises StoreUnavailableError, and may have been carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from redis.asyncio import Redis
+
+from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.prices import TokenUsage
+from extauthz.domain.reservation import Hold, Lease, Note, State
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.base import (
+    TOMBSTONE_SECONDS,
+    UNNOTED,
+    AlreadyEnded,
+    Balance,
+    Ending,
+    Expired,
+    Ledger,
+    Refused,
+    Release,
+    Reserve,
+    Reserved,
+    ReserveResult,
+    Settle,
+    StaleWindow,
+    TooLate,
+)
+from extauthz.ledger.batches import Batches
+from extauthz.ledger.keys import ENDED_GENERATIONS, VERSION, Keys
+from extauthz.ledger.link import Link, LinkListener
+from extauthz.ledger.replay import Memory, Renewed, Told
+from extauthz.ledger.script import script
+from extauthz.ledger.url import StoreUrl
+
+RESERVE, SETTLE, RELEASE, RENEW, EXPIRE, STANDINGS = SCRIPTS = tuple(
+    map(script, ("reserve", "settle", "release", "renew", "expire", "standings"))
+)
+
+SIGNING_KEY_BYTES = 32
+
+# A release that comes before its reserve stops it for one to two of these; no reserve is on its way for so long.
+WITHDRAWN_MS = 60_000
+
+# Cleaning up in one call of expire, which every replica makes ten times a second.
+FOLDED_MAX = 500
+DROPPED_MAX = 100
+
+# Counters that one look at the balances goes through; beyond them the list is a part of all.
+BALANCES_EXAMINED_MAX = 200_000
+SCAN_COUNT = 1000
+
+# Verbs told to a successor at once.
+REPLAYED_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RedisOptions:
+    """How the books are kept: how long endings are remembered, and how many entries the journal has before trimming."""
+
+    timeout_s: float = 0.25
+    tombstone_seconds: int = TOMBSTONE_SECONDS
+    journal_entries_max: int = 100_000
+
+
+class StoreListener(LinkListener, Protocol):
+    """Hears of what happens between this process and the store."""
+
+    def store_replayed(self, count: int, lost: int) -> None:
+        """Hear that a successor was told so many verbs, and how many of them it had not known."""
+        ...
+
+
+class RedisLedger(Ledger):
+    """A Ledger on Redis 6.2 or newer, or Valkey. `open` it before use, and `close` it."""
+
+    def __init__(
+        self,
+        url: StoreUrl,
+        listener: StoreListener,
+        *,
+        clock_s: Callable[[], float],
+        unix_ms: Callable[[], int],
+        chance: Callable[[], float],
+        options: RedisOptions = RedisOptions(),
+    ) -> None:
+        self.keys = Keys(url.tag)
+        self.link = Link(
+            url,
+            SCRIPTS,
+            listener,
+            timeout_s=options.timeout_s,
+            prepare=self._prepare,
+            found=self._found_anew,
+            chance=chance,
+        )
+        self._listener = listener
+        self._clock_s = clock_s
+        self._options = options
+        self._retention_ms = options.tombstone_seconds * 1000
+        self._batches = Batches(self.link, self.keys.all, self._retention_ms, self._learn)
+        # The store's time, by this process' steady clock: a wall clock that is put right moves no window.
+        self._offset_ms = unix_ms() - self._steady_ms()
+        self._signing_key: bytes | None = None
+        self._memory = Memory(clock_s)
+        self._heard_ms = 0
+        self._replaying: asyncio.Task[None] | None = None
+
+    async def open(self, seconds_max: float) -> bool:
+        """Begin to look for the store, and tell whether it was found within that time; the search goes on.
+
+        Raises StoreRefusedError when the store must not be used.
+        """
+        return await self.link.open(seconds_max)
+
+    async def close(self) -> None:
+        """Let go of the store."""
+        if self._replaying is not None:
+            self._replaying.cancel()
+            await asyncio.gather(self._replaying, return_exceptions=True)
+        await self._batches.close()
+        await self.link.close()
+
+    def now_ms(self) -> int:
+        """Tell the store's time."""
+        return self._steady_ms() + self._offset_ms
+
+    def signing_key(self) -> bytes | None:
+        """Give the key that holds are signed with, None while the store was never reached."""
+        return self._signing_key
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Hold the claims' amounts, all or nothing."""
+        answer = await self._batches.call(RESERVE, _reserve_item(request))
+        result = _reserve_result(answer, request, self.now_ms())
+        if isinstance(result, Reserved):
+            self._memory.keep(request)
+        return result
+
+    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
+        """End a reservation with its cost."""
+        answer = await self._batches.call(SETTLE, _settle_item(hold, cost_nanousd, note))
+        self._memory.keep(Settle(hold, cost_nanousd, note))
+        return Ending(_text(answer))
+
+    async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
+        """End a reservation, or with `attempt` that Check's claim on it, with no cost."""
+        answer = await self._batches.call(RELEASE, (reservation_id, attempt or "", note.signal))
+        self._memory.keep(Release(reservation_id, attempt, note))
+        return Ending(_text(answer))
+
+    async def renew(self, hold: Hold, lease: Lease) -> bool:
+        """Start the lease anew; False when the reservation is not held."""
+        answer = await self._batches.call(RENEW, _renew_item(hold, lease))
+        renewed: bool = answer == 1
+        if renewed:
+            self._memory.keep(Renewed(hold, lease))
+        return renewed
+
+    async def expire(self, count_max: int) -> tuple[Expired, ...]:
+        """End at most `count_max` reservations whose lease has run out, the oldest first, and clean up a little."""
+        item = (
+            count_max,
+            self._options.journal_entries_max,
+            FOLDED_MAX,
+            DROPPED_MAX,
+            self._retention_ms // (ENDED_GENERATIONS - 1),
+            WITHDRAWN_MS,
+        )
+        answer = await self._batches.call(EXPIRE, tuple(map(str, item)))
+        self._heard_ms, *expired = answer
+        return tuple(Expired(_text(id_), int(cost)) for id_, cost in zip(expired[::2], expired[1::2], strict=True))
+
+    def heard_ms(self) -> int:
+        """Tell when an access log last told any process on this store of a stream."""
+        return self._heard_ms
+
+    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+        """Tell how counters stand against limits, in the order asked."""
+        if not limits:
+            return ()
+        answer = await self._batches.call(STANDINGS, (str(len(limits)), *(counter.key for counter, _ in limits)))
+        return tuple(
+            Standing(counter, limit_nanousd, int(spent), int(held))
+            for (counter, limit_nanousd), spent, held in zip(limits, answer[::2], answer[1::2], strict=True)
+        )
+
+    async def balances(self, count_max: int) -> tuple[Balance, ...]:
+        """List at most `count_max` counters of current windows, or with money held, the most spent first."""
+        held = await self.scan(self.keys.held)
+        spent = await self.scan(self.keys.spent)
+        now_ms = self.now_ms()
+        listed = (
+            Balance(counter, int(spent.get(key, 0)), int(held.get(key, 0)))
+            for key in spent | held
+            if (counter := Counter.parse(key)).window.contains(now_ms) or key in held
+        )
+        return tuple(nlargest(count_max, listed, key=lambda balance: (balance.spent_nanousd, balance.held_nanousd)))
+
+    async def open_count(self) -> int:
+        """Count the open reservations."""
+        return int(await self.link.ask("ZCARD", self.keys.leases))
+
+    async def scan(self, key: str) -> dict[str, str]:
+        """Read a hash in pieces, up to BALANCES_EXAMINED_MAX fields."""
+        fields: dict[str, str] = {}
+        cursor = 0
+        while True:
+            cursor, found = await self.link.ask("HSCAN", key, cursor, "COUNT", SCAN_COUNT)
+            fields.update((_text(name), _text(value)) for name, value in found.items())
+            if int(cursor) == 0 or len(fields) >= BALANCES_EXAMINED_MAX:
+                return fields
+
+    async def _prepare(self, client: Redis) -> None:
+        """Agree with the store on the key and the layout, before anything else is said to it."""
+        # A store that lost everything gets our key back, so that what is on its way can still be booked.
+        key = (self._signing_key or secrets.token_bytes(SIGNING_KEY_BYTES)).hex()
+        pipeline = client.pipeline(transaction=True)
+        pipeline.hsetnx(self.keys.meta, "signing_key", key)
+        pipeline.hsetnx(self.keys.meta, "version", VERSION)
+        pipeline.hmget(self.keys.meta, "signing_key", "version")
+        pipeline.time()
+        *_, (signing_key, version), (seconds, microseconds) = await pipeline.execute()
+        if _text(version) != VERSION:
+            raise StoreUnavailableError(
+                f"the books under {{{self.keys.tag}}} are of version {_text(version)}, this program knows {VERSION}"
+            )
+        self._signing_key = bytes.fromhex(_text(signing_key))
+        self._learn(int(seconds) * 1000 + int(microseconds) // 1000)
+
+    def _found_anew(self) -> None:
+        """Tell a successor what its predecessor may have taken with it."""
+        if self._replaying is None or self._replaying.done():
+            self._replaying = asyncio.get_running_loop().create_task(self._replay())
+
+    async def _replay(self) -> None:
+        told = self._memory.recall()
+        lost = 0
+        for start in range(0, len(told), REPLAYED_AT_ONCE):
+            calls = [self._repeat(verb) for verb in told[start : start + REPLAYED_AT_ONCE]]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            lost += sum(answer is True for answer in answers)
+        self._listener.store_replayed(len(told), lost)
+
+    async def _repeat(self, told: Told) -> bool:
+        """Carry out a verb again, and tell whether the store had forgotten it."""
+        match told:
+            case Reserve():
+                before = await self._batches.call(RESERVE, _reserve_item(told, repeated=True))
+                return _text(before[0]) == "reserved"
+            case Settle(hold, cost_nanousd, note):
+                return _text(await self._batches.call(SETTLE, _settle_item(hold, cost_nanousd, note))) != "repeated"
+            case Release(id_, attempt, note):
+                answer = await self._batches.call(RELEASE, (id_, attempt or "", note.signal))
+                return _text(answer) == "first"
+            case Renewed(hold, lease):
+                await self._batches.call(RENEW, _renew_item(hold, lease))
+                return False
+
+    def _learn(self, store_ms: int) -> None:
+        self._offset_ms = store_ms - self._steady_ms()
+
+    def _steady_ms(self) -> int:
+        return int(self._clock_s() * 1000)
+
+
+def _reserve_item(request: Reserve, *, repeated: bool = False) -> tuple[str, ...]:
+    hold = request.hold
+    claims = (
+        (
+            claim.counter.key,
+            "" if claim.limit_nanousd is None or repeated else str(claim.limit_nanousd),
+            str(claim.amount_nanousd),
+            "1" if claim.whole else "",
+        )
+        for claim in request.claims
+    )
+    return (
+        hold.id,
+        request.attempt,
+        str(hold.reserved_at_ms),
+        _word(hold.model),
+        str(request.lease.lease_ms),
+        str(request.lease.cost_nanousd),
+        "" if request.not_after_ms is None or repeated else str(request.not_after_ms),
+        "1" if repeated else "",
+        str(len(request.claims)),
+        *(value for claim in claims for value in claim),
+    )
+
+
+def _reserve_result(answer: Sequence[Any], request: Reserve, now_ms: int) -> ReserveResult:
+    match [_text(answer[0]), *answer[1:]]:
+        case ["reserved", available]:
+            return Reserved(int(available) if available else None)
+        case ["refused", index, spent, held]:
+            claim = request.claims[index - 1]
+            return Refused(Standing(claim.counter, claim.limit_nanousd or 0, int(spent), int(held)))
+        case ["stale_window"]:
+            return StaleWindow(now_ms)
+        case ["ended", state]:
+            return AlreadyEnded(State(_text(state)))
+        case _:
+            return TooLate()
+
+
+def _settle_item(hold: Hold, cost_nanousd: int, note: Note) -> tuple[str, ...]:
+    return (
+        hold.id,
+        str(hold.reserved_at_ms),
+        _word(hold.model),
+        str(cost_nanousd),
+        note.signal,
+        _tokens(note.usage),
+        str(len(hold.counters)),
+        *(counter.key for counter in hold.counters),
+    )
+
+
+def _renew_item(hold: Hold, lease: Lease) -> tuple[str, ...]:
+    return (hold.id, str(lease.lease_ms), str(lease.cost_nanousd))
+
+
+def _tokens(usage: TokenUsage | None) -> str:
+    """Write usage as the journal keeps it: input, output, cache read, cache creation and reasoning tokens."""
+    if usage is None:
+        return ""
+    counts = (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_creation_input_tokens,
+        usage.reasoning_output_tokens,
+    )
+    return " ".join(map(str, counts))
+
+
+def _word(text: str) -> str:
+    """Write a name so that no blank is in it, and never as nothing."""
+    return quote(text, safe="/:@.-_*+") or "-"
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,63 @@
+"""What a store may forget when it fails over: the verbs of the last seconds, kept to be told to its successor.
+
+Redis acknowledges before its replicas have a write, and before it is on disk (`appendfsync everysec`). Verbs are
+idempotent by reservation id, so that a successor which does know them is not disturbed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from extauthz.domain.reservation import Hold, Lease
+from extauthz.ledger.base import Release, Reserve, Settle
+
+REMEMBERED_S = 30.0
+REMEMBERED_MAX = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A renewal that the store took."""
+
+    hold: Hold
+    lease: Lease
+
+
+Told = Reserve | Settle | Release | Renewed
+
+
+class Memory:
+    """The verbs that were acknowledged in the last REMEMBERED_S, at most REMEMBERED_MAX of them."""
+
+    def __init__(self, clock_s: Callable[[], float]) -> None:
+        self._clock_s = clock_s
+        self._told: deque[tuple[float, Told]] = deque(maxlen=REMEMBERED_MAX)
+
+    def keep(self, told: Told) -> None:
+        """Remember a verb that the store has acknowledged just now."""
+        now_s = self._clock_s()
+        self._told.append((now_s, told))
+        while self._told[0][0] < now_s - REMEMBERED_S:
+            self._told.popleft()
+
+    def recall(self) -> tuple[Told, ...]:
+        """Give what a successor must be told, in the order in which it happened.
+
+        Reservations that have ended since are left to their ending, which tells all that there is to book.
+        """
+        oldest_s = self._clock_s() - REMEMBERED_S
+        recent = [told for at_s, told in self._told if at_s >= oldest_s]
+        over = {_ended(told) for told in recent}
+        return tuple(told for told in recent if not isinstance(told, Reserve | Renewed) or told.hold.id not in over)
+
+
+def _ended(told: Told) -> str | None:
+    match told:
+        case Settle(hold):
+            return hold.id
+        case Release(id_, None):
+            return id_
+        case _:
+            return None

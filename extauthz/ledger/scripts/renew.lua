@@ -1,0 +1,19 @@
+-- Start the lease of a reservation anew.
+--
+-- Item: id, lease in ms, cost of its expiry.
+-- Answer: 1, or 0 when the reservation is not held.
+
+local function renew()
+  local id, lease, expiry_cost = take(), take(), take()
+  hear('access_log')
+  local record = redis.call('HGET', OPEN, id)
+  if not record then
+    return 0
+  end
+  redis.call('ZADD', LEASES, text(NOW + lease), id)
+  redis.call('HSET', OPEN, id, (string.gsub(record, '^%S+', expiry_cost)))
+  return 1
+end
+
+write_even_when_full()
+return each_item(renew)
