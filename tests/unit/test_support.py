@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -186,6 +187,21 @@ async def test_eventually_fails_with_what_it_saw() -> None:
     """A condition that never comes true fails by name, with the last answer."""
     with pytest.raises(AssertionError, match=r"not within 0\.05 s: rain; last seen: \[\]"):
         await eventually(list, 0.05, "rain")
+
+
+async def test_eventually_ends_when_its_cancellation_is_lost() -> None:
+    """A condition that swallows the one cancellation that it gets does not keep the wait alive."""
+    forever = asyncio.Event()
+
+    async def deaf() -> bool:
+        if not forever.is_set():
+            with suppress(asyncio.CancelledError):
+                await forever.wait()
+            forever.set()
+        return False
+
+    with pytest.raises(AssertionError, match="last seen: False"):
+        await eventually(deaf, 0.05)
 
 
 async def test_eventually_gives_the_answer() -> None:
