@@ -80,8 +80,9 @@ proto: setup ## Compile protos/ into extauthz/_proto
 	$(BIN)/python protos/compile.py
 
 .PHONY: bench
-bench: setup ## Measure what the meter costs inside Envoy
+bench: setup ## Measure what the meter costs inside Envoy, and the books in Redis
 	$(BIN)/python bench/meter.py
+	$(BIN)/python bench/redis_memory.py
 
 .PHONY: clean
 clean: ## Remove everything that the targets above made

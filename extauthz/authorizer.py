@@ -42,6 +42,8 @@ FOREVER = WindowRule()
 # Times a reserve is computed anew because the store's clock stands in another window than ours.
 STALE_WINDOWS_MAX = 2
 
+_ONE_PASS = (Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -101,9 +103,10 @@ class Authorizer:
             for budget in scope.budgets
             if scope.binds
         ]
+        payers = [scope.scope for scope in principal.scopes]
         try:
             async with asyncio.timeout(call.patience_s):
-                standings = await self._ledger.standings(limits)
+                standings = await self._ledger.standings(limits, payers=payers)
         except (StoreUnavailableError, TimeoutError):
             if settings.models_policy is ModelsPolicy.FREE_ONLY:
                 return _free_models(facts, route, principal, config)
@@ -174,7 +177,7 @@ class Authorizer:
                 streamed=ask.stream,
                 choices=ask.choices,
                 whole_prices=reach.prices if ask.truncated else None,
-                tokens_max=_tokens_max(ask, reach),
+                tokens_max=_tokens_max(ask, reach, route),
             )
             request = Reserve(
                 hold, call.attempt, claims, first_lease(hold, settings), started_ms + int(call.patience_s * 1000)
@@ -258,11 +261,17 @@ def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_m
     return tuple(claims)
 
 
-def _tokens_max(ask: Ask, reach: Reach) -> int | None:
-    """Give what all answers together can have of a kind; nobody knows for models that the unseen end may name."""
-    if reach.context_tokens is None or ask.truncated:
+def _tokens_max(ask: Ask, reach: Reach, route: Route) -> int | None:
+    """Give what all answers together can have of a kind, where every answer is one pass through the model's context.
+
+    Nobody knows for models that the unseen end of a body may name, for embeddings, which read many texts at once, and
+    for calls that go through the model again and again (tools that the upstream runs itself).
+    """
+    if reach.context_tokens is None or ask.truncated or route.endpoint not in _ONE_PASS:
         return None
-    return reach.context_tokens * max(1, len(ask.models)) * max(1, ask.choices)
+    # What is configured of the context is the most that the input can have; an output may have more.
+    tokens = max(reach.context_tokens, reach.output_tokens_max or 0)
+    return tokens * max(1, len(ask.models)) * max(1, ask.choices)
 
 
 def _refusal(standing: Standing, claims: tuple[Claim, ...], now_ms: int, settings: Settings) -> Deny:

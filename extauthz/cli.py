@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.address import Address, parse_address
 from extauthz.envoy.bootstrap import BootstrapOptions, ClientCertificate, Metering, bootstrap, to_yaml
-from extauthz.errors import ConfigError, StoreRefusedError
+from extauthz.errors import ConfigError, ExtauthzError, StoreRefusedError
 
 # A lease outlives three lost signs of life.
 HEARTBEATS_PER_LEASE = 4
@@ -35,7 +38,19 @@ class _AddressType(click.ParamType[Address]):
             self.fail(str(error), param, ctx)
 
 
+class _PlaceType(click.ParamType[str]):
+    """Reads the place of an entry in the journal."""
+
+    name = "ID"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if re.fullmatch(r"[0-9]{1,15}(-[0-9]{1,15})?", value) is None:
+            self.fail(f"{value!r} is not the `at` of an entry, such as 1795000000000-0", param, ctx)
+        return value
+
+
 _ADDRESS = _AddressType()
+_PLACE = _PlaceType()
 _FILE = click.Path(path_type=Path)
 _CONFIG = click.option(
     "--config",
@@ -44,6 +59,8 @@ _CONFIG = click.option(
     required=True,
     help="The configuration file; a LiteLLM config.yaml works as it is.",
 )
+
+_SHARD = click.option("--shard", type=int, metavar="N", help="With shard_by: only this shard of the books.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -146,6 +163,59 @@ def envoy_config(
         api_prefixes=settings.api_prefixes,
     )
     click.echo(to_yaml(bootstrap(options)), nl=False)
+
+
+@main.command()
+@_CONFIG
+@click.option("--follow", is_flag=True, help="Go on with what happens from now on, until interrupted.")
+@click.option("--after", type=_PLACE, help="Begin after this entry (its `at`) instead of at the checkpoint.")
+@click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Append to this file, from where it ends."
+)
+@_SHARD
+def journal(*, path: Path, follow: bool, after: str | None, form: str, output: Path | None, shard: int | None) -> None:
+    """Print or export what happened to money: every ended reservation, and every change of the books.
+
+    An export kept going (--follow --output FILE) is what `audit --rebuild FILE` restores a lost store from.
+    """
+    from extauthz.books import Format, export_journal  # noqa: PLC0415 - the other commands start faster without
+
+    settings = _load(path).settings
+    with _told_plainly():
+        asyncio.run(export_journal(settings, output=output, form=Format(form), after=after, follow=follow, shard=shard))
+
+
+@main.command()
+@_CONFIG
+@click.option("--rebuild", is_flag=True, help="Put the counters right by the journal, or by the exported FILE.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument(
+    "export", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="[FILE]", required=False
+)
+@_SHARD
+def audit(*, path: Path, rebuild: bool, as_json: bool, export: Path | None, shard: int | None) -> None:
+    """Prove that every counter in the store is what its journal and its open reservations say.
+
+    It can run beside the servers. Exit status 1 when the books are wrong.
+    """
+    from extauthz.books import audit_books  # noqa: PLC0415
+
+    if export is not None and not rebuild:
+        raise click.UsageError("FILE is what the books are rebuilt from: add --rebuild")
+    settings = _load(path).settings
+    with _told_plainly():
+        ok = asyncio.run(audit_books(settings, rebuild=rebuild, export=export, as_json=as_json, shard=shard))
+    sys.exit(0 if ok else 1)
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Turn what went wrong into one line and exit status 1."""
+    try:
+        yield
+    except (ExtauthzError, OSError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()

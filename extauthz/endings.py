@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from extauthz.domain.reservation import State
 from extauthz.errors import StoreUnavailableError
@@ -15,6 +15,10 @@ from extauthz.ledger.base import Ending, Ledger, Release, Settle
 from extauthz.telemetry.events import Telemetry
 
 WAITING_MAX = 100_000
+
+# Of them, releases of what one Check may have reserved. While the store is known to be away, each Check that is refused
+# leaves one for nothing; it is the first that matter, of those that were under way, and costs of answers need the room.
+WITHDRAWALS_MAX = 10_000
 
 # How many go to the store together when it is back, and how long until the next try when it is not.
 AT_ONCE_MAX = 256
@@ -33,6 +37,7 @@ class Endings:
         self._waiting_max = waiting_max
         self._waiting: deque[tuple[End, Ended]] = deque()
         self._under_way = 0
+        self._withdrawals = 0
         self._arrived = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -72,6 +77,7 @@ class Endings:
                 case BaseException():
                     self._telemetry.failed("endings", answer)
         self._waiting.extendleft(reversed(missed))
+        self._withdrawals -= _withdrawals(batch) - _withdrawals(missed)
         self._under_way = 0
         if not self._waiting:
             self._arrived.clear()
@@ -87,10 +93,18 @@ class Endings:
                 return await self._ledger.release(id_, attempt=attempt, note=note)
 
     def _keep(self, end: End, ended: Ended) -> None:
-        if len(self._waiting) + self._under_way >= self._waiting_max:
+        withdrawals = _withdrawals([(end, ended)])
+        full = len(self._waiting) + self._under_way >= self._waiting_max
+        if full or (withdrawals and self._withdrawals >= WITHDRAWALS_MAX):
             self._telemetry.ending_lost(State.SETTLED if isinstance(end, Settle) else State.RELEASED, end.note.signal)
             return
         self._waiting.append((end, ended))
+        self._withdrawals += withdrawals
         self._arrived.set()
         self._empty.clear()
         self._telemetry.endings_waiting(len(self._waiting) + self._under_way)
+
+
+def _withdrawals(ends: Iterable[tuple[End, Ended]]) -> int:
+    """Count releases of one Check's claim."""
+    return sum(isinstance(end, Release) and end.attempt is not None for end, _ in ends)

@@ -35,8 +35,10 @@ from extauthz.domain.address import Address
 from extauthz.endings import Endings
 from extauthz.errors import StoreRefusedError, StoreUnavailableError
 from extauthz.ledger.base import Ledger
+from extauthz.ledger.link import Server
 from extauthz.ledger.memory import MemoryLedger
-from extauthz.ledger.redis import RedisLedger, RedisOptions
+from extauthz.ledger.redis import RedisOptions
+from extauthz.ledger.shards import ShardedLedger, new_ledgers
 from extauthz.pricing.estimate import UsualAnswer, UsualTokens
 from extauthz.settlement import Settlement
 from extauthz.telemetry.events import Telemetry
@@ -61,6 +63,9 @@ STOP_GRACE_S = 1.0
 
 # How long the start waits for the store.
 STORE_START_S = 5.0
+
+# How long a server that stops waits for a store that is away; leases end what it then takes with it.
+ENDINGS_GRACE_S = 5.0
 
 SIGNING_KEY_BYTES = 32
 
@@ -107,24 +112,35 @@ async def _opened_store(settings: Settings, telemetry: Telemetry) -> AsyncIterat
     if settings.store is None:
         yield MemoryLedger(clock_ms=_unix_ms, signing_key=secrets.token_bytes(SIGNING_KEY_BYTES))
         return
-    options = RedisOptions(
-        float(settings.store_timeout_seconds), settings.tombstone_seconds, settings.journal_entries_max
+    shards = new_ledgers(
+        settings.store,
+        telemetry,
+        shards=settings.shard_count,
+        clock_s=time.monotonic,
+        unix_ms=_unix_ms,
+        chance=random.random,
+        options=RedisOptions(
+            float(settings.store_timeout_seconds), settings.tombstone_seconds, settings.journal_entries_max
+        ),
     )
-    store = RedisLedger(
-        settings.store, telemetry, clock_s=time.monotonic, unix_ms=_unix_ms, chance=random.random, options=options
-    )
+    store = shards[0] if len(shards) == 1 else ShardedLedger(shards)
     try:
         await store.open(STORE_START_S)
-        server = store.link.server
-        if server is not None and server.may_evict and not settings.allow_eviction:
-            raise StoreRefusedError(
-                f"the store at {server.address} throws keys away when its memory is full "
-                f"(maxmemory-policy {server.maxmemory_policy}), and budgets with them: set it to noeviction, "
-                "or write allow_eviction: true"
-            )
+        for shard in shards:
+            _refuse_forgetful(shard.link.server, settings)
         yield store
     finally:
         await store.close()
+
+
+def _refuse_forgetful(server: Server | None, settings: Settings) -> None:
+    """Raise StoreRefusedError for a store that throws keys away."""
+    if server is not None and server.may_evict and not settings.allow_eviction:
+        raise StoreRefusedError(
+            f"the store at {server.address} throws keys away when its memory is full "
+            f"(maxmemory-policy {server.maxmemory_policy}), and budgets with them: set it to noeviction, "
+            "or write allow_eviction: true"
+        )
 
 
 @asynccontextmanager
@@ -164,7 +180,8 @@ async def _serving(config: Snapshot, store: Ledger, metrics: Metrics, telemetry:
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await server.start()
         await stack.enter_async_context(_task(_forever("endings", endings.catch_up, telemetry)))
-        stack.push_async_callback(_at_most, endings.drained, settings.drain_seconds)
+        await stack.enter_async_context(_task(_forever("access_log", access_logs.catch_up, telemetry)))
+        stack.push_async_callback(_at_most, endings.drained, ENDINGS_GRACE_S)
         stack.push_async_callback(background.drain, STOP_GRACE_S)  # what the last Checks left to be done
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         await stack.enter_async_context(_task(_forever("expiry", partial(_expire, settlement), telemetry)))

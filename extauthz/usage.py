@@ -54,7 +54,7 @@ def within(report: Report, tokens_max: int | None) -> Report:
     if not absurd:
         return report
     usage = TokenUsage(**{name: min(count, tokens_max) for name, count in counts.items()})
-    return replace(report, usage=usage, absurd=(*report.absurd, *absurd))
+    return replace(report, usage=usage, absurd=tuple(dict.fromkeys((*report.absurd, *absurd))))
 
 
 def read_report(fields: Mapping[str, Field]) -> Report:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import grpc.aio
 
 from extauthz._proto.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry, ResponseFlags
 from extauthz._proto.envoy.service.accesslog.v3 import als_pb2_grpc
 from extauthz._proto.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
-from extauthz.adapters.holds import HoldCodec
+from extauthz.adapters.holds import HOLD_BYTES_MAX, HoldCodec
+from extauthz.domain.reservation import Hold, Signal, State
 from extauthz.envoy.names import CHECK_NAMESPACE, HOLD_KEY, ID_HEADER, USAGE_NAMESPACE
 from extauthz.errors import HoldRejectedError
 from extauthz.settlement import HTTP_ERROR, Observation, Outcome, Settlement
@@ -26,6 +29,10 @@ _UNIQUE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # Ten times the flush interval of the configurations that we write.
 QUIET_S = 1.0
+
+# Ends of streams that are kept until this server has reached the store for the first time, and how often it is asked.
+UNVERIFIED_MAX = 10_000
+VERIFY_S = 0.1
 
 # The flags of a stream that somebody on the way gave up, while the upstream was at work or could have been.
 _GIVEN_UP = (
@@ -45,6 +52,15 @@ _GIVEN_UP_DETAILS = frozenset({"max_duration_timeout"})
 _BROKEN_OFF = ("upstream_remote_reset", "upstream_connection_termination", "upstream_protocol_error")
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a stream, with its hold as Envoy brought it back."""
+
+    hold: str
+    outcome: Outcome
+    report: Report
+
+
 class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
     """Ends reservations by what Envoy logs.
 
@@ -59,12 +75,28 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
         self._telemetry = telemetry
         self._draining = draining
         self._streams = 0
+        self._unverified: deque[End] = deque()
+        self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def idle(self) -> None:
         """Wait until no Envoy has a stream open here."""
         await self._idle.wait()
+
+    async def catch_up(self) -> None:
+        """Take in the ends that were kept, as soon as holds can be verified; runs until it is cancelled."""
+        while True:
+            await self._arrived.wait()
+            if not self._holds.can_tell:
+                await asyncio.sleep(VERIFY_S)
+                continue
+            self._arrived.clear()
+            while self._unverified:
+                try:
+                    await self._end(self._unverified.popleft())
+                except Exception as error:  # noqa: BLE001 - one bad end must not lose the others
+                    self._telemetry.failed("access_log", error)
 
     async def StreamAccessLogs(  # noqa: N802 - gRPC's name
         self,
@@ -127,16 +159,32 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
             return
         if HOLD_KEY not in decision:
             return
+        text = str(decision[HOLD_KEY])
+        if not periodic:
+            await self._end(End(text, outcome_of(entry), _report(entry)))
+        elif self._holds.can_tell and (hold := self._decoded(text)) is not None:
+            await self._settlement.progressed(hold, _report(entry))
+
+    async def _end(self, end: End) -> None:
+        if not self._holds.can_tell:
+            self._keep(end)
+        elif (hold := self._decoded(end.hold)) is not None:
+            await self._settlement.finished(Observation(hold, end.outcome, end.report))
+
+    def _keep(self, end: End) -> None:
+        """Keep an end that another server may have made a hold for, on the store that this one has not reached yet."""
+        if len(self._unverified) >= UNVERIFIED_MAX or len(end.hold) > HOLD_BYTES_MAX:
+            self._telemetry.ending_lost(State.SETTLED, Signal.ACCESS_LOG)
+            return
+        self._unverified.append(end)
+        self._arrived.set()
+
+    def _decoded(self, text: str) -> Hold | None:
         try:
-            hold = self._holds.decode(str(decision[HOLD_KEY]))
+            return self._holds.decode(text)
         except HoldRejectedError:
             self._telemetry.hold_rejected()
-            return
-        report = _report(entry)
-        if periodic:
-            await self._settlement.progressed(hold, report)
-        else:
-            await self._settlement.finished(Observation(hold, outcome_of(entry), report))
+            return None
 
 
 def outcome_of(entry: HTTPAccessLogEntry) -> Outcome:

@@ -35,6 +35,11 @@ class HoldCodec:
     def __init__(self, key: Callable[[], bytes | None]) -> None:
         self._key = key
 
+    @property
+    def can_tell(self) -> bool:
+        """Whether a hold can be told from a forged one: not before the store was reached once."""
+        return self._key() is not None
+
     def encode(self, hold: Hold) -> str | None:
         """Write a hold as one string; None while there is no key to sign it with."""
         if self._key() is None:

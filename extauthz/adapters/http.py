@@ -29,8 +29,11 @@ def application(
     async def show_health(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def show_readiness(_: web.Request) -> web.Response:
-        return web.Response(text="ready\n") if ready() else web.Response(status=503, text="draining\n")
+    async def show_readiness(request: web.Request) -> web.Response:
+        text = "ready\n" if ready() else "draining\n"
+        if "verbose" in request.query:
+            text += f"store {'up' if ledger.up() else 'away'}\n"
+        return web.Response(status=200 if ready() else 503, text=text)
 
     app = web.Application()
     app.add_routes(

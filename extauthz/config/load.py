@@ -45,11 +45,16 @@ def load(path: Path, environ: Mapping[str, str]) -> Snapshot:
     _check_slips(root, mistakes)
     unknown_price = section.unknown_price if section is not None else UnknownPrice()
     catalog = _catalog(reader, own, unknown_price, mistakes)
+    if section is not None and section.shard_count > 1 and litellm is not None and litellm.max_budget:
+        _check_no_global_budget(reader.sections[LITELLM], mistakes)
     if mistakes or section is None or general is None or litellm is None:
         raise ConfigError(mistakes.all())
     settings = _settings(section, general, litellm)
     directory = Directory(accounts_of(section, general, litellm, settings.timezone))
-    return Snapshot(settings, catalog, directory, _notices(root, catalog, unknown_price))
+    notices = _notices(root, catalog, unknown_price)
+    if settings.shard_count > 1:
+        notices = (*notices, "with shard_by, budgets of users and end users are per organization")
+    return Snapshot(settings, catalog, directory, notices)
 
 
 def _text(path: Path, mistakes: Mistakes) -> str:
@@ -85,6 +90,13 @@ def _check_upstream_auth(own: Node, catalog: Catalog, mistakes: Mistakes) -> Non
                 hint = did_you_mean(name, catalog.listed())
                 where = f"{OWN_SECTION}.upstream_auth.models"
                 mistakes.add(entry.line, f"{where}: `{name}` is not in {MODEL_LIST}; {hint}")
+
+
+def _check_no_global_budget(litellm: Node, mistakes: Mistakes) -> None:
+    """Note a budget of all together, which books in shards cannot keep."""
+    budget = child(litellm, "max_budget")
+    if budget is not None:
+        mistakes.add(budget.line, f"{LITELLM}.max_budget: there is no budget of all with shard_by: organization")
 
 
 def _check_slips(root: Entries, mistakes: Mistakes) -> None:

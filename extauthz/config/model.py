@@ -21,6 +21,7 @@ from extauthz.config.values import (
     Identifier,
     Lenient,
     Price,
+    Seconds,
     Secret,
     StoreText,
     Strict,
@@ -56,6 +57,13 @@ class ServerKind(StrEnum):
     AUTO = "auto"
     NATIVE = "native"
     GRPCIO = "grpcio"
+
+
+class ShardBy(StrEnum):
+    """What the books are divided by."""
+
+    NONE = "none"
+    ORGANIZATION = "organization"
 
 
 class EstimateMode(StrEnum):
@@ -208,11 +216,23 @@ class Service(Strict):
         description="Where the books are kept: memory (of one process, lost with it), or the URL of a Redis (6.2 or "
         "newer) or Valkey: redis://, rediss://, redis+sentinel:// or redis+cluster://.",
     )
-    store_timeout_seconds: Decimal = Field(
+    store_timeout_seconds: Seconds = Field(
         default=Decimal("0.25"),
         ge=Decimal("0.01"),
         le=10,
         description="How long one call to the store may take.",
+    )
+    shard_by: ShardBy = Field(
+        default=ShardBy.NONE,
+        description="none: all books in one set of keys. organization: each organization's in one of `shards` sets, "
+        "which a Redis Cluster spreads over its nodes; budgets of users and end users are then per organization, and "
+        "there can be no global budget.",
+    )
+    shards: Count = Field(
+        default=16,
+        ge=2,
+        le=256,
+        description="How many sets of keys there are with shard_by. Another number begins other books.",
     )
     allow_eviction: bool = Field(
         default=False,
@@ -297,6 +317,18 @@ class Service(Strict):
         default=UnknownPrice(), description="What tokens cost where nobody has said a price."
     )
 
+    @property
+    def shard_count(self) -> int:
+        """How many sets of keys the books are in."""
+        return 1 if self.shard_by is ShardBy.NONE else self.shards
+
+    @field_validator("shard_by")
+    @classmethod
+    def _shards_are_in_redis(cls, value: ShardBy, info: ValidationInfo) -> ShardBy:
+        if value is not ShardBy.NONE and "store" in info.data and info.data["store"] is None:
+            raise ValueError("the memory store has no shards: write none, or the URL of a Redis as store")
+        return value
+
     @field_validator("server")
     @classmethod
     def _native_has_no_tls(cls, value: ServerKind, info: ValidationInfo) -> ServerKind:
@@ -344,6 +376,14 @@ class ExtauthzSection(Service):
         default_factory=dict,
         description="Customers of the application, by the id that it sends; `default` is for those not listed.",
     )
+
+    @field_validator("global_")
+    @classmethod
+    def _no_global_budget_in_shards(cls, value: BudgetFields, info: ValidationInfo) -> BudgetFields:
+        sharded = info.data.get("shard_by", ShardBy.NONE) is not ShardBy.NONE
+        if sharded and (value.max_budget is not None or value.budget_limits):
+            raise ValueError("there is no budget of all together with shard_by: organization; leave it out")
+        return value
 
 
 class GeneralSettings(Lenient):

@@ -23,6 +23,10 @@ class ScopeKind(StrEnum):
     END_USER = "end_user"
 
 
+# How many ids a scope has; those of the other kinds have one.
+_ID_COUNTS = {ScopeKind.GLOBAL: 0, ScopeKind.MEMBER: 2}
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """One payer: `global`, `org:acme`, `team:research`, `member:research/ana`, `user:ana`, `key:<sha256>`.
@@ -47,8 +51,11 @@ class Scope:
     @classmethod
     def parse(cls, text: str) -> Scope:
         """Read a scope's text back. Raises ValueError when it is none."""
-        kind, colon, ids = text.partition(":")
-        return cls(ScopeKind(kind), tuple(unquote(part) for part in ids.split("/")) if colon else ())
+        kind, colon, encoded = text.partition(":")
+        ids = tuple(unquote(part) for part in encoded.split("/")) if colon else ()
+        if len(ids) != _ID_COUNTS.get(ScopeKind(kind), 1):
+            raise ValueError(f"{text!r} is not a scope")
+        return cls(ScopeKind(kind), ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +100,15 @@ class Counter:
     def parse(cls, key: str) -> Counter:
         """Read a counter's key back. Raises ValueError when it is none."""
         match key.split("|"):
-            case [scope, name, start_ms, end_ms]:
-                return cls(Scope.parse(scope), Window(name, int(start_ms), int(end_ms)))
+            case [scope, name, start_ms, end_ms] if name != LIFETIME:
+                counter = cls(Scope.parse(scope), Window(name, int(start_ms), int(end_ms)))
             case [scope, name] if name == LIFETIME:
-                return cls(Scope.parse(scope), Window(LIFETIME, 0, None))
+                counter = cls(Scope.parse(scope), Window(LIFETIME, 0, None))
             case _:
                 raise ValueError(f"{key!r} is not the key of a counter")
+        if counter.key != key:
+            raise ValueError(f"{key!r} is not how the key of a counter is spelled, but another one in a store")
+        return counter
 
 
 @dataclass(frozen=True, slots=True)

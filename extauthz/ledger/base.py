@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.reservation import Claim, Hold, Lease, Note, State
 
 # A settle of a reservation that the store does not know is booked when it is younger than this, and leaves its ending
@@ -117,6 +117,26 @@ class Expired:
     cost_nanousd: int
 
 
+class AmendmentKind(StrEnum):
+    """What somebody may change in the books by hand."""
+
+    RESET = "reset"  # nothing is spent on the counter any more
+    IMPORT = "import"  # the amount is spent on it, too
+    GRANT = "grant"  # its limit is higher by the amount, in its window
+    LIMIT = "limit"  # the amount is the limit of its scope and window length from now on; None: the configured one
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """A change by hand: `id` is its own, so that a repeated one changes nothing; `who` made it, for the journal."""
+
+    id: str
+    kind: AmendmentKind
+    counter: Counter
+    amount_nanousd: int | None
+    who: str
+
+
 @dataclass(frozen=True, slots=True)
 class Balance:
     """A counter with what was spent and what is held on it."""
@@ -131,6 +151,10 @@ class Ledger(Protocol):
 
     def now_ms(self) -> int:
         """Tell the store's time, as well as this process knows it, without asking the store."""
+        ...
+
+    def up(self) -> bool:
+        """Tell whether the store answers, as far as this process knows."""
         ...
 
     def signing_key(self) -> bytes | None:
@@ -173,8 +197,17 @@ class Ledger(Protocol):
         """Tell when the store last heard of a stream by an access log, as of the last `expire`; 0 for never."""
         ...
 
-    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
-        """Tell how counters stand against limits, in the order asked."""
+    async def amend(self, amendment: Amendment) -> bool:
+        """Change the books by hand; False when this was done already."""
+        ...
+
+    async def standings(
+        self, limits: Sequence[tuple[Counter, int]], *, payers: Sequence[Scope] = ()
+    ) -> tuple[Standing, ...]:
+        """Tell how counters stand against their configured limits, in the order asked; amended limits count.
+
+        `payers` are the scopes of the principal that asks: books in shards are found by them.
+        """
         ...
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.link import CONNECTIONS, Link
@@ -34,10 +34,13 @@ class Batches:
         self._waiting: dict[str, deque[Waiting]] = {}
         self._count = 0
         self._starting = False
+        self._closed = False
         self._senders: set[asyncio.Task[None]] = set()
 
     async def call(self, script: Script, arguments: Arguments) -> Any:  # noqa: ANN401 - RESP
         """Carry out one item of a script, and give its answer. Raises StoreUnavailableError."""
+        if self._closed:
+            raise StoreUnavailableError("the store is closed")
         if not self._link.up:
             raise StoreUnavailableError("the store is away")
         if self._count >= WAITING_MAX:
@@ -51,37 +54,45 @@ class Batches:
             self._starting = True
             sender = loop.create_task(self._send())
             self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
         return await answer
 
     async def close(self) -> None:
         """Fail whoever still waits."""
-        for sender in self._senders:
+        self._closed = True
+        senders = tuple(self._senders)
+        for sender in senders:
             sender.cancel()
-        await asyncio.gather(*self._senders, return_exceptions=True)
+        await asyncio.gather(*senders, return_exceptions=True)
         while batch := self._next():
             _fail(batch, StoreUnavailableError("the store is closed"))
 
     async def _send(self) -> None:
         """Send batches until nobody waits."""
         self._starting = False
-        while batch := self._next():
-            script = batch[0][0]
-            arguments = [self._retention, str(len(batch))]
-            for _, item, _ in batch:
-                arguments.extend(item)
-            try:
-                now_ms, answers = await self._link.run(script, self._keys, arguments)
-            except asyncio.CancelledError:
-                _fail(batch, StoreUnavailableError("the store is closed"))
-                raise
-            except Exception as error:  # noqa: BLE001 - it belongs to those who wait
-                _fail(batch, error)
-            else:
-                self._learn(now_ms)
-                for (_, _, waiting), answer in zip(batch, answers, strict=True):
-                    if not waiting.done():
-                        waiting.set_result(answer)
+        try:
+            while batch := self._next():
+                await self._carry_out(batch)
+        finally:
+            # In the same step in which nobody waited: who calls after it must not take this one for a sender.
+            self._senders.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _carry_out(self, batch: Sequence[Waiting]) -> None:
+        script = batch[0][0]
+        arguments = [self._retention, str(len(batch))]
+        for _, item, _ in batch:
+            arguments.extend(item)
+        try:
+            now_ms, answers = await self._link.run(script, self._keys, arguments)
+        except asyncio.CancelledError:
+            _fail(batch, StoreUnavailableError("the store is closed"))
+            raise
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
+            _fail(batch, error)
+        else:
+            self._learn(now_ms)
+            for (_, _, waiting), answer in zip(batch, answers, strict=True):
+                if not waiting.done():
+                    waiting.set_result(answer)
 
     def _next(self) -> list[Waiting]:
         """Take what waits for the script that waits longest; nobody carries out what its caller gave up on."""

@@ -13,7 +13,9 @@ only the id. In the order in which scripts get them, with the tag `extauthz`:
 | `{extauthz}:leases` | sorted set | reservation ids, by the end of their lease |
 | `{extauthz}:journal` | stream | what happened to money: endings, corrections, imports |
 | `{extauthz}:checkpoint` | hash | counter → what the journal's entries added that were trimmed |
-| `{extauthz}:meta` | hash | `signing_key`, `version`, `checkpoint_at` (stream id), `audited_until`, `…_since` |
+| `{extauthz}:meta` | hash | `signing_key`, `version`, stream ids (`checkpoint_at`, `restored_to`), and times |
+| `{extauthz}:granted` | hash | counter → what its limit is higher by, in its window |
+| `{extauthz}:limits` | hash | `<scope>|<window>` → the limit that stands in for the configured one |
 | `{extauthz}:withdrawn:0`, `:1` | sets | releases that came before their reserve: `<id>` or `<id>|<attempt>` |
 | `{extauthz}:ended:0` … `:4` | hashes | reservation id → `settled`, `released` or `expired <booked> <counter>…` |
 
@@ -21,7 +23,8 @@ A counter is `<scope>|<window>|<start>|<end>` or `<scope>|lifetime` (domain/budg
 Unix milliseconds of the Redis server.
 
 Endings are kept for the retention: five generations, each a quarter of it long, so that one is dropped whole when its
-youngest is old enough. A key and an expiry for each ending would need about twice the memory (bench/redis_memory.py).
+youngest is old enough. A key and an expiry for each ending would need 1.6 to 1.9 times the memory
+(bench/redis_memory.py).
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ NAMES = (
     "journal",
     "checkpoint",
     "meta",
+    "granted",
+    "limits",
     *(f"withdrawn:{generation}" for generation in range(WITHDRAWN_GENERATIONS)),
     *(f"ended:{generation}" for generation in range(ENDED_GENERATIONS)),
 )

@@ -34,6 +34,8 @@ MEND_DELAY_S_MAX = 0.4
 # Finding, connecting, logging in, looking and loading scripts, each of which has the timeout of a call.
 MEND_TIMEOUTS = 5
 
+CANCEL_AGAIN_S = 0.05
+
 # How often the store is looked at: for evictions and persistence, and for another primary where there can be one.
 LOOK_S = 60.0
 FOLLOW_S = 1.0
@@ -70,10 +72,15 @@ REFUSED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server says of itself. `run_id` is new with each start; `evicted` counts keys that it threw away."""
+    """What a server says of itself. `evicted` counts keys that it threw away.
+
+    `run_id` is new with each start, `replication_id` whenever it becomes the primary: as a replica it may have been
+    told by another what to forget.
+    """
 
     address: Address
     run_id: str
+    replication_id: str
     version: str
     maxmemory_policy: str
     evicted: int
@@ -83,6 +90,10 @@ class Server:
     def may_evict(self) -> bool:
         """Whether it throws keys away when its memory is full, instead of refusing writes."""
         return self.maxmemory_policy not in ("noeviction", "")
+
+    def continues(self, before: Server) -> bool:
+        """Tell whether it knows all that it acknowledged when it was seen before."""
+        return (self.run_id, self.replication_id) == (before.run_id, before.replication_id)
 
 
 class LinkListener(Protocol):
@@ -119,6 +130,7 @@ class Link:
         self._found = found
         self._chance = chance
         self._client: Redis | None = None
+        self._lost: Redis | None = None
         self._server: Server | None = None
         self._failures = 0
         self._told = ""
@@ -146,15 +158,23 @@ class Link:
                 await self._up.wait()
         return self.up
 
+    async def wait(self) -> None:
+        """Come back when the store is found."""
+        await self._up.wait()
+
     async def close(self) -> None:
         """Let go of every connection."""
-        tasks = [task for task in (self._mending, self._watching) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        lost, self._client = self._client, None  # first: what fails from now on makes nobody look for the store
+        for task in (self._mending, self._watching):
+            # Not once: redis-py sends by `asyncio.wait_for`, which in Python 3.11 forgets that it was cancelled when
+            # it is ready at the same moment.
+            while task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait((task,), timeout=CANCEL_AGAIN_S)
+        found, self._client = self._client, None
+        for client in (lost, found, self._lost):
+            if client is not None:
+                await client.aclose()
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str]) -> Any:  # noqa: ANN401 - RESP
         """Run a script. Raises StoreUnavailableError, and then it may have run or not."""
@@ -164,9 +184,10 @@ class Link:
                 reply = await client.evalsha(script.sha, len(keys), *keys, *args)
             except NoScriptError:
                 # The server forgot its scripts (a restart, SCRIPT FLUSH): it gets this one along, and did nothing yet.
+                self._look_now.set()
                 reply = await client.eval(script.source, len(keys), *keys, *args)
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._failed(error) from error
+            raise self._failed(error, client) from error
         self._failures = 0
         return reply
 
@@ -176,7 +197,7 @@ class Link:
         try:
             return await client.execute_command(*command)
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._failed(error) from error
+            raise self._failed(error, client) from error
 
     async def transact(self, *commands: tuple[str | int, ...]) -> list[Any]:
         """Run commands as one step (MULTI). Raises StoreUnavailableError."""
@@ -187,39 +208,42 @@ class Link:
                     pipeline.execute_command(*command)
                 return await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._failed(error) from error
+            raise self._failed(error, client) from error
 
     def _open_client(self) -> Redis:
         if self._client is None:
             raise StoreUnavailableError("the store is away")
         return self._client
 
-    def _failed(self, error: BaseException) -> StoreUnavailableError:
-        """Judge what a failure says about the store."""
+    def _failed(self, error: BaseException, client: Redis) -> StoreUnavailableError:
+        """Judge what a failure says about the store; that of a lost client says nothing about the one found since."""
         reason = _reason(error)
-        if _gone(error):
-            self._lose(reason)
+        if client is not self._client:
+            pass
+        elif _gone(error):
+            self._lose(reason, client)
         elif isinstance(error, LostError | SlowError | OSError | TimeoutError):
             self._failures += 1
             self._look_now.set()  # a server that went down and is back already has another run id
             if self._failures >= FAILURES_MAX:
-                self._lose(reason)
+                self._lose(reason, client)
         return StoreUnavailableError(reason)
 
-    def _lose(self, reason: str) -> None:
-        client, self._client = self._client, None
-        if client is None:
+    def _lose(self, reason: str, client: Redis) -> None:
+        if client is not self._client:
             return
+        self._lost, self._client = client, None
         self._up.clear()
         self._told = reason
         self._listener.store_lost(reason)
-        self._mending = asyncio.get_running_loop().create_task(self._mend(client))
+        self._mending = asyncio.get_running_loop().create_task(self._mend())
 
-    async def _mend(self, lost: Redis | None = None) -> None:
+    async def _mend(self) -> None:
         """Try until the store is found."""
-        if lost is not None:
-            with suppress(RedisError, OSError):
-                await lost.aclose()
+        if self._lost is not None:
+            with suppress(Exception):
+                await self._lost.aclose()
+            self._lost = None
         delay_s = 0.0
         while True:
             await asyncio.sleep(delay_s * (0.5 + self._chance()))
@@ -250,10 +274,10 @@ class Link:
         self._up.set()
 
     def _see(self, server: Server) -> None:
-        """Take note of a server; one that started anew, or is another, may have lost what it was told last."""
+        """Take note of a server; one that does not continue the one before may have lost what that was told last."""
         before, self._server = self._server, server
         self._listener.store_seen(server)
-        if before is not None and before.run_id != server.run_id:
+        if before is not None and not server.continues(before):
             self._found()
 
     async def _watch(self) -> None:
@@ -265,18 +289,34 @@ class Link:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FOLLOW_S if follows else LOOK_S):
                     await self._look_now.wait()
+            asked = self._look_now.is_set()
+            self._look_now.clear()
             client, server = self._client, self._server
             if client is None or server is None:
-                self._look_now.clear()
                 await self._up.wait()
                 continue
-            with suppress(RedisError, OSError, TimeoutError, StoreUnavailableError):
-                if follows and (moved := await find_primary(self._url, self._timeout_s)) != server.address:
-                    self._lose(f"the primary moved to {moved}")
-                elif self._look_now.is_set() or loop.time() - looked_s >= LOOK_S:
-                    self._look_now.clear()
-                    looked_s = loop.time()
-                    self._see(await _look(client, server.address))
+            address = server.address
+            if follows:
+                with suppress(StoreUnavailableError):  # nobody knows of any: ours is as good as it was
+                    address = await find_primary(self._url, self._timeout_s)
+            if address != server.address:
+                self._lose(f"the primary moved to {address}", client)
+            elif asked or loop.time() - looked_s >= LOOK_S:
+                looked_s = loop.time()
+                await self._look_again(client, server)
+
+    async def _look_again(self, client: Redis, before: Server) -> None:
+        try:
+            server = await _look(client, before.address)
+        except StoreUnavailableError as error:
+            self._lose(str(error), client)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(error, client)
+        else:
+            if server.continues(before):
+                self._see(server)
+            else:
+                self._lose("it started anew", client)  # it is prepared before it is told what it may have lost
 
 
 async def _look(client: Redis, address: Address) -> Server:
@@ -293,6 +333,7 @@ async def _look(client: Redis, address: Address) -> Server:
     return Server(
         address=address,
         run_id=str(info.get("run_id", "")),
+        replication_id=str(info.get("master_replid", "")),
         version=str(info.get("redis_version", "")),
         maxmemory_policy=str(info.get("maxmemory_policy", "")),
         evicted=int(info.get("evicted_keys", 0)),

@@ -12,13 +12,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.reservation import TRANSITIONS, Claim, Hold, Lease, Note, Signal, State, Verb
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import (
     TOMBSTONE_SECONDS,
     UNNOTED,
     AlreadyEnded,
+    Amendment,
+    AmendmentKind,
     Balance,
     Ending,
     Expired,
@@ -46,6 +48,9 @@ EARLY_RELEASE_MS = 60_000
 TOMBSTONES_DROPPED_MAX = 4
 COUNTERS_EXAMINED_MAX = 64
 
+# Changes by hand that are remembered, so that a repeated one changes nothing.
+AMENDMENTS_MAX = 10_000
+
 # Renewals and endings leave stale entries in the heap of leases; it is rebuilt when they outnumber the live ones by so
 # many.
 STALE_LEASES_MAX = 1024
@@ -59,6 +64,7 @@ class _Tally:
     touched_ms: int
     spent_nanousd: int = 0
     held_nanousd: int = 0
+    granted_nanousd: int = 0
     reservations: int = 0
 
     def book(self, cost_nanousd: int, now_ms: int) -> None:
@@ -100,7 +106,8 @@ class _Tallies:
 
     def drop_unused(self, tally: _Tally) -> None:
         """Forget a lifetime counter on which nothing happened; no window's end would ever do so."""
-        if tally.counter.window.end_ms is None and not tally.reservations and not tally.spent_nanousd:
+        used = tally.reservations or tally.spent_nanousd or tally.granted_nanousd
+        if tally.counter.window.end_ms is None and not used:
             del self._by_key[tally.counter.key]
 
     def _make_room(self, count: int, now_ms: int, spared: Mapping[str, Counter]) -> None:
@@ -224,10 +231,16 @@ class MemoryLedger:
         self._tallies = _Tallies(counters_max)
         self._tombstones = _Tombstones(tombstones_max)
         self._heard_ms = 0
+        self._limits: dict[tuple[Scope, str], int] = {}
+        self._amended: OrderedDict[str, None] = OrderedDict()
 
     def now_ms(self) -> int:
         """Tell the time."""
         return self._clock_ms()
+
+    def up(self) -> bool:
+        """Tell that memory is always there."""
+        return True
 
     def signing_key(self) -> bytes:
         """Give the key that holds are signed with."""
@@ -318,7 +331,42 @@ class MemoryLedger:
         """Tell when an access log last told of a stream."""
         return self._heard_ms
 
-    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+    async def amend(self, amendment: Amendment) -> bool:
+        """Change the books by hand; False when this was done already."""
+        if amendment.id in self._amended:
+            return False
+        self._amended[amendment.id] = None
+        if len(self._amended) > AMENDMENTS_MAX:
+            self._amended.popitem(last=False)
+        counter, amount_nanousd = amendment.counter, amendment.amount_nanousd
+        budget = (counter.scope, counter.window.name)
+        match amendment.kind, amount_nanousd:
+            case AmendmentKind.LIMIT, None:
+                self._limits.pop(budget, None)
+            case AmendmentKind.LIMIT, int(limit_nanousd):
+                self._limits[budget] = limit_nanousd
+            case kind, _:
+                self._amend_tally(kind, counter, amount_nanousd or 0)
+        return True
+
+    def _amend_tally(self, kind: AmendmentKind, counter: Counter, amount_nanousd: int) -> None:
+        now_ms = self._clock_ms()
+        (tally,) = self._tallies.take((counter,), now_ms)
+        match kind:
+            case AmendmentKind.RESET:
+                tally.book(-tally.spent_nanousd, now_ms)
+            case AmendmentKind.IMPORT:
+                tally.book(amount_nanousd, now_ms)
+            case AmendmentKind.GRANT | AmendmentKind.LIMIT:
+                tally.granted_nanousd += amount_nanousd
+        self._tallies.drop_unused(tally)
+
+    async def standings(
+        self,
+        limits: Sequence[tuple[Counter, int]],
+        *,
+        payers: Sequence[Scope] = (),  # noqa: ARG002 - all books are here
+    ) -> tuple[Standing, ...]:
         """Tell how counters stand against limits, in the order asked."""
         return tuple(self._standing(counter, limit_nanousd) for counter, limit_nanousd in limits)
 
@@ -341,10 +389,11 @@ class MemoryLedger:
             self._heard_ms = now_ms
 
     def _standing(self, counter: Counter, limit_nanousd: int) -> Standing:
+        limit_nanousd = self._limits.get((counter.scope, counter.window.name), limit_nanousd)
         tally = self._tallies.get(counter)
         if tally is None:
             return Standing(counter, limit_nanousd, spent_nanousd=0, held_nanousd=0)
-        return Standing(counter, limit_nanousd, tally.spent_nanousd, tally.held_nanousd)
+        return Standing(counter, limit_nanousd + tally.granted_nanousd, tally.spent_nanousd, tally.held_nanousd)
 
     def _refusal(self, claim: Claim) -> Standing | None:
         """Give the standing that refuses a claim, None when it passes."""
@@ -357,8 +406,7 @@ class MemoryLedger:
     def _available(self, claim: Claim) -> int | None:
         if claim.limit_nanousd is None:
             return None
-        tally = self._tallies.get(claim.counter)
-        return claim.limit_nanousd - (0 if tally is None else tally.spent_nanousd + tally.held_nanousd)
+        return self._standing(claim.counter, claim.limit_nanousd).available_nanousd
 
     def _least_available(self, claims: Iterable[Claim]) -> int | None:
         return min((available for claim in claims if (available := self._available(claim)) is not None), default=None)

@@ -7,14 +7,36 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
 from extauthz.domain.address import Address
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.url import Login, StoreUrl, Topology
+
+
+class _Pool(BlockingConnectionPool):
+    """A pool from which nothing goes out any more once it is closed.
+
+    redis-py's own leaves a connection open, for its caller to use, that is being made while the pool is closed.
+    """
+
+    _closed = False
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await super().aclose()
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        if not self._closed:
+            await super().ensure_connection(connection)
+        if self._closed:
+            await connection.disconnect()
+            raise LostError("the store was lost meanwhile")
 
 
 def open_client(url: StoreUrl, address: Address, login: Login, *, timeout_s: float, connections: int = 1) -> Redis:
@@ -30,7 +52,7 @@ def open_client(url: StoreUrl, address: Address, login: Login, *, timeout_s: flo
             for name, path in (("ssl_ca_certs", files.ca), ("ssl_certfile", files.cert), ("ssl_keyfile", files.key))
             if path is not None
         }
-    pool = BlockingConnectionPool(
+    pool = _Pool(
         connection_class=Connection if url.tls is None else SSLConnection,
         max_connections=connections,
         timeout=timeout_s,

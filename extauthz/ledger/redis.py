@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from redis.asyncio import Redis
 
-from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.prices import TokenUsage
 from extauthz.domain.reservation import Hold, Lease, Note, State
 from extauthz.errors import StoreUnavailableError
@@ -24,6 +24,7 @@ from extauthz.ledger.base import (
     TOMBSTONE_SECONDS,
     UNNOTED,
     AlreadyEnded,
+    Amendment,
     Balance,
     Ending,
     Expired,
@@ -44,8 +45,8 @@ from extauthz.ledger.replay import Memory, Renewed, Told
 from extauthz.ledger.script import script
 from extauthz.ledger.url import StoreUrl
 
-RESERVE, SETTLE, RELEASE, RENEW, EXPIRE, STANDINGS = SCRIPTS = tuple(
-    map(script, ("reserve", "settle", "release", "renew", "expire", "standings"))
+RESERVE, SETTLE, RELEASE, RENEW, EXPIRE, STANDINGS, AMEND = SCRIPTS = tuple(
+    map(script, ("reserve", "settle", "release", "renew", "expire", "standings", "amend"))
 )
 
 SIGNING_KEY_BYTES = 32
@@ -63,6 +64,9 @@ SCAN_COUNT = 1000
 
 # Verbs told to a successor at once.
 REPLAYED_AT_ONCE = 256
+# Between tries to tell what it did not acknowledge, and the most of them, while it is there.
+REPLAY_DELAY_S = 0.2
+REPLAY_FAILURES_MAX = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class RedisLedger(Ledger):
         unix_ms: Callable[[], int],
         chance: Callable[[], float],
         options: RedisOptions = RedisOptions(),
+        shards: int = 1,
     ) -> None:
         self.keys = Keys(url.tag)
         self.link = Link(
@@ -107,14 +112,17 @@ class RedisLedger(Ledger):
         )
         self._listener = listener
         self._clock_s = clock_s
+        self._unix_ms = unix_ms
         self._options = options
-        self._retention_ms = options.tombstone_seconds * 1000
-        self._batches = Batches(self.link, self.keys.all, self._retention_ms, self._learn)
+        self._layout = VERSION if shards == 1 else f"{VERSION} in {shards} shards"
+        self.retention_ms = options.tombstone_seconds * 1000
+        self._batches = Batches(self.link, self.keys.all, self.retention_ms, self._learn)
         # The store's time, by this process' steady clock: a wall clock that is put right moves no window.
         self._offset_ms = unix_ms() - self._steady_ms()
         self._signing_key: bytes | None = None
         self._memory = Memory(clock_s)
         self._heard_ms = 0
+        self._untold: tuple[Told, ...] = ()
         self._replaying: asyncio.Task[None] | None = None
 
     async def open(self, seconds_max: float) -> bool:
@@ -135,6 +143,10 @@ class RedisLedger(Ledger):
     def now_ms(self) -> int:
         """Tell the store's time."""
         return self._steady_ms() + self._offset_ms
+
+    def up(self) -> bool:
+        """Tell whether the store answers."""
+        return self.link.up
 
     def signing_key(self) -> bytes | None:
         """Give the key that holds are signed with, None while the store was never reached."""
@@ -175,7 +187,7 @@ class RedisLedger(Ledger):
             self._options.journal_entries_max,
             FOLDED_MAX,
             DROPPED_MAX,
-            self._retention_ms // (ENDED_GENERATIONS - 1),
+            self.retention_ms // (ENDED_GENERATIONS - 1),
             WITHDRAWN_MS,
         )
         answer = await self._batches.call(EXPIRE, tuple(map(str, item)))
@@ -186,20 +198,34 @@ class RedisLedger(Ledger):
         """Tell when an access log last told any process on this store of a stream."""
         return self._heard_ms
 
-    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+    async def standings(
+        self,
+        limits: Sequence[tuple[Counter, int]],
+        *,
+        payers: Sequence[Scope] = (),  # noqa: ARG002 - all books are here
+    ) -> tuple[Standing, ...]:
         """Tell how counters stand against limits, in the order asked."""
         if not limits:
             return ()
-        answer = await self._batches.call(STANDINGS, (str(len(limits)), *(counter.key for counter, _ in limits)))
+        asked = (text for counter, limit_nanousd in limits for text in (counter.key, str(limit_nanousd)))
+        answer = iter(await self._batches.call(STANDINGS, (str(len(limits)), *asked)))
         return tuple(
-            Standing(counter, limit_nanousd, int(spent), int(held))
-            for (counter, limit_nanousd), spent, held in zip(limits, answer[::2], answer[1::2], strict=True)
+            Standing(counter, int(limit), int(spent), int(held))
+            for (counter, _), limit, spent, held in zip(limits, answer, answer, answer, strict=True)
         )
+
+    async def amend(self, amendment: Amendment) -> bool:
+        """Change the books by hand; False when this was done already."""
+        amount = "" if amendment.amount_nanousd is None else str(amendment.amount_nanousd)
+        item = (amendment.id, amendment.kind, amendment.counter.key, amount, _word(amendment.who))
+        answer = await self._batches.call(AMEND, item)
+        self._memory.keep(amendment)
+        return bool(answer == 1)
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
         """List at most `count_max` counters of current windows, or with money held, the most spent first."""
-        held = await self.scan(self.keys.held)
-        spent = await self.scan(self.keys.spent)
+        held = await self._scan(self.keys.held)
+        spent = await self._scan(self.keys.spent)
         now_ms = self.now_ms()
         listed = (
             Balance(counter, int(spent.get(key, 0)), int(held.get(key, 0)))
@@ -212,46 +238,69 @@ class RedisLedger(Ledger):
         """Count the open reservations."""
         return int(await self.link.ask("ZCARD", self.keys.leases))
 
-    async def scan(self, key: str) -> dict[str, str]:
+    async def _scan(self, key: str) -> dict[str, str]:
         """Read a hash in pieces, up to BALANCES_EXAMINED_MAX fields."""
         fields: dict[str, str] = {}
-        cursor = 0
-        while True:
-            cursor, found = await self.link.ask("HSCAN", key, cursor, "COUNT", SCAN_COUNT)
-            fields.update((_text(name), _text(value)) for name, value in found.items())
-            if int(cursor) == 0 or len(fields) >= BALANCES_EXAMINED_MAX:
-                return fields
+        async for piece in pieces(self.link, key):
+            fields |= piece
+            if len(fields) >= BALANCES_EXAMINED_MAX:
+                break
+        return fields
 
     async def _prepare(self, client: Redis) -> None:
         """Agree with the store on the key and the layout, before anything else is said to it."""
+        signing_key, version = await client.hmget(self.keys.meta, "signing_key", "version")
+        if signing_key is None or version is None:
+            signing_key, version = await self._begin(client)
+        if _text(version) != self._layout:
+            raise StoreUnavailableError(
+                f"the books under {{{self.keys.tag}}} are of version {_text(version)}, "
+                f"and this program is to keep them in version {self._layout}"
+            )
+        self._signing_key = bytes.fromhex(_text(signing_key))
+        seconds, microseconds = await client.time()
+        self._learn(int(seconds) * 1000 + int(microseconds) // 1000)
+
+    async def _begin(self, client: Redis) -> tuple[bytes, bytes]:
+        """Begin the books, unless somebody else just did; a server that is full must be asked for no more than that."""
         # A store that lost everything gets our key back, so that what is on its way can still be booked.
         key = (self._signing_key or secrets.token_bytes(SIGNING_KEY_BYTES)).hex()
         pipeline = client.pipeline(transaction=True)
         pipeline.hsetnx(self.keys.meta, "signing_key", key)
-        pipeline.hsetnx(self.keys.meta, "version", VERSION)
+        pipeline.hsetnx(self.keys.meta, "version", self._layout)
+        pipeline.hsetnx(self.keys.meta, "began_at", str(self._unix_ms()))
         pipeline.hmget(self.keys.meta, "signing_key", "version")
-        pipeline.time()
-        *_, (signing_key, version), (seconds, microseconds) = await pipeline.execute()
-        if _text(version) != VERSION:
-            raise StoreUnavailableError(
-                f"the books under {{{self.keys.tag}}} are of version {_text(version)}, this program knows {VERSION}"
-            )
-        self._signing_key = bytes.fromhex(_text(signing_key))
-        self._learn(int(seconds) * 1000 + int(microseconds) // 1000)
+        *_, (signing_key, version) = await pipeline.execute()
+        return signing_key, version
 
     def _found_anew(self) -> None:
-        """Tell a successor what its predecessor may have taken with it."""
+        """Tell a successor what its predecessor may have taken with it: its last seconds, however long ago that was."""
+        self._untold = self._memory.recall(self._memory.latest_s)
         if self._replaying is None or self._replaying.done():
             self._replaying = asyncio.get_running_loop().create_task(self._replay())
 
     async def _replay(self) -> None:
-        told = self._memory.recall()
-        lost = 0
-        for start in range(0, len(told), REPLAYED_AT_ONCE):
-            calls = [self._repeat(verb) for verb in told[start : start + REPLAYED_AT_ONCE]]
-            answers = await asyncio.gather(*calls, return_exceptions=True)
+        """Tell all of it; what the successor did not acknowledge is told again."""
+        count = lost = failures = 0
+        while self._untold and failures < REPLAY_FAILURES_MAX:
+            told, self._untold = self._untold[:REPLAYED_AT_ONCE], self._untold[REPLAYED_AT_ONCE:]
+            # Reservations first, for only then they can be renewed.
+            reserves = [verb for verb in told if isinstance(verb, Reserve)]
+            others = [verb for verb in told if not isinstance(verb, Reserve)]
+            answers = [
+                *await asyncio.gather(*map(self._repeat, reserves), return_exceptions=True),
+                *await asyncio.gather(*map(self._repeat, others), return_exceptions=True),
+            ]
+            asked = zip((*reserves, *others), answers, strict=True)
+            failed = tuple(verb for verb, answer in asked if isinstance(answer, BaseException))
+            count += len(told) - len(failed)
             lost += sum(answer is True for answer in answers)
-        self._listener.store_replayed(len(told), lost)
+            if failed:
+                failures += 1
+                self._untold += failed
+                await asyncio.sleep(REPLAY_DELAY_S)
+                await self.link.wait()
+        self._listener.store_replayed(count, lost)
 
     async def _repeat(self, told: Told) -> bool:
         """Carry out a verb again, and tell whether the store had forgotten it."""
@@ -263,7 +312,9 @@ class RedisLedger(Ledger):
                 return _text(await self._batches.call(SETTLE, _settle_item(hold, cost_nanousd, note))) != "repeated"
             case Release(id_, attempt, note):
                 answer = await self._batches.call(RELEASE, (id_, attempt or "", note.signal))
-                return _text(answer) == "first"
+                return _text(answer) != "repeated"
+            case Amendment():
+                return await self.amend(told)
             case Renewed(hold, lease):
                 await self._batches.call(RENEW, _renew_item(hold, lease))
                 return False
@@ -273,6 +324,16 @@ class RedisLedger(Ledger):
 
     def _steady_ms(self) -> int:
         return int(self._clock_s() * 1000)
+
+
+async def pieces(link: Link, key: str) -> AsyncIterator[dict[str, str]]:
+    """Read a hash, some SCAN_COUNT fields at a time; one that changes meanwhile may come twice."""
+    cursor = 0
+    while True:
+        cursor, found = await link.ask("HSCAN", key, cursor, "COUNT", SCAN_COUNT)
+        yield {_text(name): _text(value) for name, value in found.items()}
+        if int(cursor) == 0:
+            return
 
 
 def _reserve_item(request: Reserve, *, repeated: bool = False) -> tuple[str, ...]:
@@ -304,9 +365,8 @@ def _reserve_result(answer: Sequence[Any], request: Reserve, now_ms: int) -> Res
     match [_text(answer[0]), *answer[1:]]:
         case ["reserved", available]:
             return Reserved(int(available) if available else None)
-        case ["refused", index, spent, held]:
-            claim = request.claims[index - 1]
-            return Refused(Standing(claim.counter, claim.limit_nanousd or 0, int(spent), int(held)))
+        case ["refused", index, limit, spent, held]:
+            return Refused(Standing(request.claims[index - 1].counter, int(limit), int(spent), int(held)))
         case ["stale_window"]:
             return StaleWindow(now_ms)
         case ["ended", state]:

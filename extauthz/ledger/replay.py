@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from extauthz.domain.reservation import Hold, Lease
-from extauthz.ledger.base import Release, Reserve, Settle
+from extauthz.ledger.base import Amendment, Release, Reserve, Settle
 
 REMEMBERED_S = 30.0
 REMEMBERED_MAX = 100_000
@@ -25,7 +25,7 @@ class Renewed:
     lease: Lease
 
 
-Told = Reserve | Settle | Release | Renewed
+Told = Reserve | Settle | Release | Renewed | Amendment
 
 
 class Memory:
@@ -42,12 +42,17 @@ class Memory:
         while self._told[0][0] < now_s - REMEMBERED_S:
             self._told.popleft()
 
-    def recall(self) -> tuple[Told, ...]:
-        """Give what a successor must be told, in the order in which it happened.
+    @property
+    def latest_s(self) -> float | None:
+        """When the store acknowledged a verb last, None when it never did."""
+        return self._told[-1][0] if self._told else None
+
+    def recall(self, at_s: float | None = None) -> tuple[Told, ...]:
+        """Give what a successor must be told that took over now, or at another time, in the order in which it happened.
 
         Reservations that have ended since are left to their ending, which tells all that there is to book.
         """
-        oldest_s = self._clock_s() - REMEMBERED_S
+        oldest_s = (self._clock_s() if at_s is None else at_s) - REMEMBERED_S
         recent = [told for at_s, told in self._told if at_s >= oldest_s]
         over = {_ended(told) for told in recent}
         return tuple(told for told in recent if not isinstance(told, Reserve | Renewed) or told.hold.id not in over)

@@ -6,6 +6,9 @@
 
 Options stand behind `?`: `ca`, `cert`, `key` (paths, for TLS), `tag` (another name than `extauthz` for the keys, where
 several gates share a server), `sentinel_username` and `sentinel_password`.
+
+No sentence about a mistake quotes the URL: with one character that is not percent-encoded, any part of it may be a
+part of its password.
 """
 
 from __future__ import annotations
@@ -14,13 +17,18 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from extauthz.domain.address import Address, parse_address
 
 TAG = "extauthz"
 _TAG = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?\]")
+# What Sentinel takes for the name of a primary.
+_SERVICE = re.compile(r"[A-Za-z0-9._-]+")
 _OPTIONS = ("ca", "cert", "key", "tag", "sentinel_username", "sentinel_password")
+
+_ENCODE = "percent-encode @ : / ? # in passwords"
 
 
 class Topology(StrEnum):
@@ -80,26 +88,30 @@ class StoreUrl:
 
 def parse_store_url(text: str) -> StoreUrl:
     """Read a store's URL. Raises ValueError, without the URL's secrets, with what to write instead."""
-    parts = urlsplit(text)
-    scheme = parts.scheme.replace("rediss", "redis", 1)
+    # Not urlsplit: its errors quote the URL, and it takes what stands behind a # for no part of it.
+    before, _, query = text.strip().partition("?")
+    protocol, _, rest = before.partition("://")
+    netloc, _, path = rest.partition("/")
+    scheme = protocol.lower().replace("rediss", "redis", 1)
     if scheme not in _SCHEMES:
         raise ValueError(
             "this is not a store: write memory, or a URL that starts with redis://, rediss://, "
             "redis+sentinel:// or redis+cluster:// (rediss+… for TLS)"
         )
     topology = _SCHEMES[scheme]
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    for name in options:
-        if name not in _OPTIONS:
-            raise ValueError(f"the store's URL has an option `{name}` that is not known: {', '.join(_OPTIONS)} are")
-    credentials, _, hosts = parts.netloc.rpartition("@")
+    if "#" in text or "@" in path or "@" in query:
+        raise ValueError(f"the store's URL has an @ or a # behind its hosts; {_ENCODE}")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if not options.keys() <= set(_OPTIONS):
+        raise ValueError(f"the store's URL has an option that is not known: {', '.join(_OPTIONS)} are; {_ENCODE}")
+    credentials, _, hosts = netloc.rpartition("@")
     username, _, password = credentials.partition(":")
-    service, database = _place(topology, unquote(parts.path.removeprefix("/")))
+    service, database = _place(topology, unquote(path))
     tag = options.get("tag", TAG)
     if not _TAG.fullmatch(tag):
         raise ValueError("the tag in the store's URL may have up to 64 letters, digits and _ . : -")
     files = TlsFiles(*(Path(options[name]) if name in options else None for name in ("ca", "cert", "key")))
-    tls = files if parts.scheme.startswith("rediss") else None
+    tls = files if protocol.lower().startswith("rediss") else None
     if tls is None and files != TlsFiles():
         raise ValueError("ca, cert and key in the store's URL are for TLS: write rediss instead of redis")
     return StoreUrl(
@@ -119,12 +131,12 @@ def _addresses(hosts: str, topology: Topology) -> tuple[Address, ...]:
     for host in hosts.split(","):
         with_port = host if re.search(r":\d*$", host) and not host.endswith("]") else f"{host}:{_PORTS[topology]}"
         try:
-            addresses.append(parse_address(with_port))
+            address = parse_address(with_port)
         except ValueError:
-            # The text itself may be the end of a password with an @ or a / in it.
-            raise ValueError(
-                "a host in the store's URL is not host:port; percent-encode @ : / ? # in passwords"
-            ) from None
+            address = None
+        if address is None or not _HOST.fullmatch(with_port.rpartition(":")[0]):
+            raise ValueError(f"a host in the store's URL is not host:port; {_ENCODE}")
+        addresses.append(address)
     if topology is Topology.STANDALONE and len(addresses) > 1:
         raise ValueError("redis:// names one server; for several write redis+sentinel:// or redis+cluster://")
     return tuple(addresses)
@@ -135,7 +147,7 @@ def _place(topology: Topology, path: str) -> tuple[str, int]:
     match topology:
         case Topology.SENTINEL:
             service, _, database = path.partition("/")
-            if not service:
+            if not _SERVICE.fullmatch(service):
                 raise ValueError("the store's URL must end in the primary's name at the sentinels, such as /mymaster")
         case Topology.STANDALONE:
             service, database = "", path

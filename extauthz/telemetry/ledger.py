@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.reservation import Hold, Lease, Note
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import UNNOTED, Balance, Ending, Expired, Ledger, Reserve, ReserveResult
+from extauthz.ledger.base import UNNOTED, Amendment, Balance, Ending, Expired, Ledger, Reserve, ReserveResult
 from extauthz.telemetry.events import Telemetry
 
 
@@ -23,6 +23,10 @@ class ObservedLedger(Ledger):
     def now_ms(self) -> int:
         """Tell the store's time."""
         return self._store.now_ms()
+
+    def up(self) -> bool:
+        """Tell whether the store answers."""
+        return self._store.up()
 
     def signing_key(self) -> bytes | None:
         """Give the store's key."""
@@ -57,10 +61,17 @@ class ObservedLedger(Ledger):
         """Tell when an access log last told of a stream."""
         return self._store.heard_ms()
 
-    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+    async def amend(self, amendment: Amendment) -> bool:
+        """Change the books by hand."""
+        with self._observed("amend"):
+            return await self._store.amend(amendment)
+
+    async def standings(
+        self, limits: Sequence[tuple[Counter, int]], *, payers: Sequence[Scope] = ()
+    ) -> tuple[Standing, ...]:
         """Tell how counters stand against limits."""
         with self._observed("standings"):
-            return await self._store.standings(limits)
+            return await self._store.standings(limits, payers=payers)
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
         """List counters."""

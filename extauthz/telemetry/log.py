@@ -10,6 +10,7 @@ from typing import TextIO
 
 import structlog
 
+from extauthz.domain.address import Address
 from extauthz.domain.reservation import Signal, State
 from extauthz.domain.verdict import Decision, Defer, Deny
 from extauthz.errors import StoreUnavailableError
@@ -56,7 +57,7 @@ class Reporter(Telemetry):
         self._store_logged_s = -STORE_LOG_S
         self._blind = False
         self._store_away = True
-        self._server: Server | None = None
+        self._servers: dict[Address, Server] = {}  # one, or one for each node that has shards
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Count every decision; log refusals."""
@@ -137,21 +138,22 @@ class Reporter(Telemetry):
 
     def store_seen(self, server: Server) -> None:
         """Show how the store is, and log what is new or dangerous about it."""
-        before, self._server = self._server, server
+        before = self._servers.get(server.address)
+        self._servers[server.address] = server
         self._metrics.store_seen(server)
         if self._store_away:
             self._store_away = False
             self._log.info("the store is there", address=str(server.address), version=server.version)
-        if before is None or before.run_id != server.run_id:
-            if not server.persistent:
-                self._log.warning("the store writes nothing to disk: a restart loses the books; set appendonly yes")
-            if server.may_evict:
-                self._log.error(
-                    "the store throws keys away when its memory is full, and budgets with them: "
-                    "set maxmemory-policy noeviction",
-                    policy=server.maxmemory_policy,
-                )
-        elif server.evicted > before.evicted:
+        known = before if before is not None and before.run_id == server.run_id else None
+        if not server.persistent and (known is None or known.persistent):
+            self._log.warning("the store writes nothing to disk: a restart loses the books; set appendonly yes")
+        if server.may_evict and (known is None or not known.may_evict):
+            self._log.error(
+                "the store throws keys away when its memory is full, and budgets with them: "
+                "set maxmemory-policy noeviction",
+                policy=server.maxmemory_policy,
+            )
+        if known is not None and server.evicted > known.evicted:
             self._log.error("the store has thrown keys away: the books may be wrong", count=server.evicted)
 
     def store_replayed(self, count: int, lost: int) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 from extauthz.cli import main
-from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.pruning import prune
-from extauthz.domain.reservation import Hold, Lease
+from extauthz.domain.reservation import Hold, Lease, Note
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import Ending, Reserve, ReserveResult
+from extauthz.ledger.base import UNNOTED, Ending, Reserve, ReserveResult
 from extauthz.ledger.memory import MemoryLedger
 
 FAULT_FILE = "FAULT_FILE"
@@ -55,21 +55,23 @@ class FaultyLedger(MemoryLedger):
         await _hang()
         return result
 
-    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+    async def standings(
+        self, limits: Sequence[tuple[Counter, int]], *, payers: Sequence[Scope] = ()
+    ) -> tuple[Standing, ...]:
         """Tell how counters stand, unless something is wrong."""
         _fail()
         await _hang()
-        return await super().standings(limits)
+        return await super().standings(limits, payers=payers)
 
-    async def settle(self, hold: Hold, cost_nanousd: int) -> Ending:
+    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
         """Settle, unless the store is away."""
         _reach()
-        return await super().settle(hold, cost_nanousd)
+        return await super().settle(hold, cost_nanousd, note)
 
-    async def release(self, reservation_id: str, *, attempt: str | None = None) -> Ending:
+    async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """Release, unless the store is away."""
         _reach()
-        return await super().release(reservation_id, attempt=attempt)
+        return await super().release(reservation_id, attempt=attempt, note=note)
 
     async def renew(self, hold: Hold, lease: Lease) -> bool:
         """Renew, unless the store is away."""

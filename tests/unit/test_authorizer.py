@@ -15,7 +15,7 @@ import pytest
 
 from extauthz.authorizer import STALE_WINDOWS_MAX, Authorizer, Call
 from extauthz.config.load import load
-from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.policy import ModelsPolicy, OtherRoutes, StoreFailure
 from extauthz.domain.prices import Prices
 from extauthz.domain.request import RequestFacts
@@ -35,6 +35,12 @@ CONFIG = """
 model_list:
   - model_name: gpt-4o
     litellm_params: {{model: openai/house-model, input_cost_per_token: 0.000001, output_cost_per_token: 0.00001}}
+  - model_name: known
+    litellm_params: {{model: openai/known-model, input_cost_per_token: 0.000001, output_cost_per_token: 0.00001}}
+    model_info: {{max_input_tokens: 8000, max_output_tokens: 4000}}
+  - model_name: talkative
+    litellm_params: {{model: openai/other-model, input_cost_per_token: 0.000001, output_cost_per_token: 0.00001}}
+    model_info: {{max_input_tokens: 8000, max_output_tokens: 9000}}
   - model_name: local-llama
     litellm_params: {{model: openai/llama, input_cost_per_token: 0, output_cost_per_token: 0}}
 general_settings:
@@ -90,7 +96,9 @@ class AbsentLedger(RecordingLedger):
         """Fail."""
         raise StoreUnavailableError
 
-    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+    async def standings(
+        self, limits: Sequence[tuple[Counter, int]], *, payers: Sequence[Scope] = ()
+    ) -> tuple[Standing, ...]:
         """Fail."""
         raise StoreUnavailableError
 
@@ -102,7 +110,9 @@ class SilentLedger(RecordingLedger):
         """Never come back."""
         return await asyncio.Future()
 
-    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+    async def standings(
+        self, limits: Sequence[tuple[Counter, int]], *, payers: Sequence[Scope] = ()
+    ) -> tuple[Standing, ...]:
         """Never come back."""
         return await asyncio.Future()
 
@@ -114,7 +124,9 @@ class UntouchableLedger(RecordingLedger):
         """Fail the test."""
         raise AssertionError("the store was asked to reserve")
 
-    async def standings(self, limits: Sequence[tuple[Counter, int]]) -> tuple[Standing, ...]:
+    async def standings(
+        self, limits: Sequence[tuple[Counter, int]], *, payers: Sequence[Scope] = ()
+    ) -> tuple[Standing, ...]:
         """Fail the test."""
         raise AssertionError("the store was asked for standings")
 
@@ -205,6 +217,11 @@ def chat(
     body = {"model": model, "messages": [{"role": "user", "content": "Hello."}], **more}
     raw = json.dumps(body).encode()
     return RequestFacts("POST", "/v1/chat/completions", headers, raw, unseen_bytes)
+
+
+def post(path: str, **body: object) -> RequestFacts:
+    """Ask another endpoint something, as Envoy sees it."""
+    return RequestFacts("POST", path, {"authorization": ("Bearer sk-rich",)}, json.dumps(body).encode())
 
 
 LIST = "/v1/models"
@@ -404,9 +421,10 @@ async def test_the_stores_clock_decides_about_the_window(build: Builder) -> None
     verdict = await build(ledger).verdict(chat("sk-daily"))
 
     assert isinstance(verdict, Admit)
-    assert [f"team:daily|1d|{NOW_MS + 1 - DAY_MS}", f"team:daily|1d|{NOW_MS + 1}"] == [
-        counter.key for request in ledger.requests for counter in request.hold.counters if counter.window.end_ms
-    ]
+    assert [
+        f"team:daily|1d|{NOW_MS + 1 - DAY_MS}|{NOW_MS + 1}",
+        f"team:daily|1d|{NOW_MS + 1}|{NOW_MS + 1 + DAY_MS}",
+    ] == [counter.key for request in ledger.requests for counter in request.hold.counters if counter.window.end_ms]
     assert NOW_MS + 1 == verdict.hold.reserved_at_ms
 
 
@@ -475,7 +493,7 @@ async def test_what_a_reservation_asks_for(build: Builder) -> None:
     assert {
         ("global|lifetime", 100_000_000_000, expected, False),
         ("org:acme|lifetime", 50_000_000_000, expected, False),
-        (f"team:research|1d|{NOW_MS + 1 - DAY_MS}", 10_000_000_000, expected, False),
+        (f"team:research|1d|{NOW_MS + 1 - DAY_MS}|{NOW_MS + 1}", 10_000_000_000, expected, False),
         ("team:research|lifetime", 20_000_000_000, most, True),
         ("member:research/ana|lifetime", 5_000_000_000, expected, False),
         ("user:ana|lifetime", None, expected, False),
@@ -483,6 +501,36 @@ async def test_what_a_reservation_asks_for(build: Builder) -> None:
     } == {_claim(claim) for claim in request.claims}
     assert 5_000_000_000 - expected == verdict.available_nanousd
     assert '{"include_usage":true}' == verdict.stream_options
+
+
+@pytest.mark.parametrize(
+    ("facts", "tokens_max"),
+    [
+        pytest.param(chat(model="known"), 8_000, id="the context"),
+        pytest.param(chat(model="known", n=3), 24_000, id="of each answer"),
+        pytest.param(chat(model="talkative"), 9_000, id="or the longest answer, if longer than what goes in"),
+        pytest.param(chat(model="gpt-4o"), None, id="nobody knows the context"),
+        pytest.param(chat(model="known", fallbacks=["gpt-4o"]), None, id="nobody knows that of a fallback"),
+        pytest.param(chat(model="known", unseen_bytes=1), None, id="the unseen end may name another model"),
+        pytest.param(
+            post("/v1/completions", model="known", prompt=["a", "b"], n=2), 32_000, id="of each answer to each prompt"
+        ),
+        pytest.param(
+            post("/v1/embeddings", model="known", input=["a"] * 100), None, id="embeddings read many texts at once"
+        ),
+        pytest.param(
+            post("/v1/responses", model="known", input="a", tools=[{"type": "web_search"}]),
+            None,
+            id="tools of the upstream go through the model again",
+        ),
+    ],
+)
+async def test_what_usage_can_be_at_most(build: Builder, facts: RequestFacts, tokens_max: int | None) -> None:
+    """A hold says how many tokens of a kind its answer can have, where that is known: what is paid is never cut."""
+    verdict = await build().verdict(facts)
+
+    assert isinstance(verdict, Admit)
+    assert tokens_max == verdict.hold.tokens_max
 
 
 async def test_an_admin_is_counted_and_not_limited(build: Builder) -> None:

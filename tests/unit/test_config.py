@@ -15,6 +15,7 @@ from extauthz.domain.budgets import Scope, ScopeKind
 from extauthz.domain.money import usd_text
 from extauthz.domain.policy import Admission, ModelsPolicy, OnAbort
 from extauthz.errors import ConfigError
+from extauthz.ledger.url import parse_store_url
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "config.example.yaml"
 ENVIRON = {
@@ -24,7 +25,10 @@ ENVIRON = {
     "ANA_KEY": "sk-ana",
     "BEN_KEY": "sk-ben",
     "EMPTY": "",
+    "STORE": "rediss+sentinel://gate:pw-store@a,b:7000/mymaster?tag=t&sentinel_password=pw-sentinel",
+    "BAD_STORE": "redis://gate:pw-store@a:port",
 }
+STORE_SECRETS = ("gate", "pw-store", "pw-sentinel")
 
 MODELS = """
 model_list:
@@ -127,6 +131,42 @@ class TestSettings:
             "settings that mean nothing here: environment_variables, general_settings.database_url, "
             "litellm_settings.callbacks, litellm_settings.drop_params, router_settings.routing_strategy"
         )
+
+    def test_the_store_by_default(self, files: Files) -> None:
+        """The books are in memory unless the file says otherwise, in words or by saying nothing."""
+        for text in ("", "extauthz: {store: memory}", "extauthz: {store: }"):
+            settings = files.load(text).settings
+
+            assert settings.store is None
+            assert (Decimal("0.25"), False) == (settings.store_timeout_seconds, settings.allow_eviction)
+            assert (86_400, 100_000) == (settings.tombstone_seconds, settings.journal_entries_max)
+
+    def test_a_store_at_a_url(self, files: Files) -> None:
+        """Its URL stands in the file or in a variable, and its other settings beside it, in quotes as well."""
+        settings = files.load(
+            """
+            extauthz:
+              store: os.environ/STORE
+              store_timeout_seconds: "0.01"
+              allow_eviction: true
+              tombstone_seconds: 60
+              journal_entries_max: "1000"
+            """
+        ).settings
+
+        assert settings.store == parse_store_url(ENVIRON["STORE"])
+        assert (Decimal("0.01"), True) == (settings.store_timeout_seconds, settings.allow_eviction)
+        assert (60, 1000) == (settings.tombstone_seconds, settings.journal_entries_max)
+        assert settings.store == files.load(f"extauthz: {{store: '{ENVIRON['STORE']}'}}").settings.store
+
+    def test_nothing_prints_the_stores_login(self, files: Files) -> None:
+        """Neither a snapshot nor what is said about a mistake beside the store shows who logs in there, or how."""
+        loaded = files.load("extauthz: {store: os.environ/STORE}")
+        texts = [f"{loaded!r} {loaded.settings}"]
+        for store in ("os.environ/STORE", "os.environ/BAD_STORE", *map(repr, (ENVIRON["STORE"], ENVIRON["BAD_STORE"]))):
+            texts += files.mistakes(f"extauthz: {{store: {store}, lease_seconds: 0}}")
+
+        assert [] == [secret for secret in STORE_SECRETS for text in texts if secret in text]
 
     def test_litellm_sections(self, files: Files) -> None:
         """What LiteLLM's sections say about budgets is taken from there."""
@@ -496,9 +536,66 @@ MISTAKES = [
         id="no address",
     ),
     pytest.param(
-        "extauthz: {store: 'redis://user:pw@host'}",
-        "1: extauthz.store: a store at a URL is not supported by this version: write memory",
-        id="redis",
+        "extauthz: {store: 'redsi://user:pw@host'}",
+        "1: extauthz.store: this is not a store: write memory, or a URL that starts with redis://, rediss://, "
+        "redis+sentinel:// or redis+cluster:// (rediss+… for TLS)",
+        id="a typo in the store's protocol",
+    ),
+    pytest.param(
+        "extauthz: {store: memroy}",
+        "1: extauthz.store: this is not a store: write memory, or a URL that starts with redis://, rediss://, "
+        "redis+sentinel:// or redis+cluster:// (rediss+… for TLS)",
+        id="a typo in memory",
+    ),
+    pytest.param(
+        "extauthz:\n  store: {url: 'redis://host'}",
+        "2: extauthz.store: this is not a store: write memory, or a URL that starts with redis://, rediss://, "
+        "redis+sentinel:// or redis+cluster:// (rediss+… for TLS)",
+        id="a store that is no text",
+    ),
+    pytest.param(
+        "extauthz:\n  hide_amounts: true\n  store: 'redis://user:pw@host:port/1'",
+        "3: extauthz.store: a host in the store's URL is not host:port; percent-encode @ : / ? # in passwords",
+        id="a store without a port",
+    ),
+    pytest.param(
+        "extauthz: {store: os.environ/BAD_STORE}",
+        "1: extauthz.store: the value of BAD_STORE does not fit: look up what may stand here",
+        id="a variable that is no store is not shown",
+    ),
+    pytest.param(
+        "extauthz: {store: os.environ/NO_STORE}",
+        "1: the environment variable NO_STORE is not set: set it where extauthz starts",
+        id="a store in a variable that is not set",
+    ),
+    pytest.param(
+        "extauthz:\n  store_timeout_seconds: 0\n  tombstone_seconds: 59\n  journal_entries_max: 999",
+        "2: extauthz.store_timeout_seconds: the least is 0.01\n"
+        "3: extauthz.tombstone_seconds: the least is 60\n"
+        "4: extauthz.journal_entries_max: the least is 1000",
+        id="too little for the store",
+    ),
+    pytest.param(
+        "extauthz:\n  store_timeout_seconds: 10.1\n  tombstone_seconds: 604801\n  journal_entries_max: 100000001",
+        "2: extauthz.store_timeout_seconds: the most is 10\n"
+        "3: extauthz.tombstone_seconds: the most is 604800\n"
+        "4: extauthz.journal_entries_max: the most is 100000000",
+        id="too much for the store",
+    ),
+    pytest.param(
+        "extauthz:\n  store_timeout_seconds: soon\n  allow_eviction: perhaps\n  tombstone_seconds: 1h\n"
+        "  journal_entries_max: 1000.5",
+        "2: extauthz.store_timeout_seconds: this is not a number: write one, such as 5, 0.25 or 1.5e-7\n"
+        "3: extauthz.allow_eviction: write true or false\n"
+        "4: extauthz.tombstone_seconds: this is not a number: write one, such as 5, 0.25 or 1.5e-7\n"
+        "5: extauthz.journal_entries_max: write a whole number",
+        id="no numbers for the store",
+    ),
+    pytest.param(
+        "extauthz: {stroe: memory, store_timeout: 1}",
+        "1: extauthz.store_timeout: unknown key; did you mean `store_timeout_seconds`?\n"
+        "1: extauthz.stroe: unknown key; did you mean `store`?",
+        id="typos in the store's settings",
     ),
     pytest.param(
         "extauthz: {server: native, tls: {cert: c, key: k}}",

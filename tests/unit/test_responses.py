@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -27,9 +28,10 @@ HOLD = Hold(
     prices=Prices(Decimal("1.5e-7"), Decimal("0.00001")),
     estimate=Estimate(12, 512, 5_121_800, 99_000_000),
     streamed=True,
+    tokens_max=128_000,
 )
 SECRET = "sk-of-the-upstream"
-CODEC = HoldCodec(b"k" * 32)
+CODEC = HoldCodec(lambda: b"k" * 32)
 RESPONSES = Responses(CODEC)
 AS_IT_IS = UpstreamAuthRule.model_validate("pass")
 REMOVED = UpstreamAuthRule.model_validate("remove")
@@ -89,6 +91,21 @@ def test_an_admission_carries_its_hold() -> None:
         list(response.ok_response.response_headers_to_add)
     )
     assert "accept-encoding" in response.ok_response.headers_to_remove
+
+
+def test_without_a_key_an_admission_carries_no_hold() -> None:
+    """Where nothing can be signed nothing is sent: an unsigned hold would be anybody's to write."""
+    whole = replace(HOLD, whole_prices=HOLD.prices)
+    verdict = Admit(Reason.STORE_FAILURE_ALLOWED, whole, stream_options="{}")
+    response = Responses(HoldCodec(lambda: None)).admitted(verdict, SENT, AS_IT_IS, hide=False)
+
+    assert code_pb2.OK == response.status.code
+    assert {
+        "extauthz.reason": "store_failure_allowed",
+        "extauthz.truncated": True,
+        "extauthz.inject": True,
+        "extauthz.stream_options": "{}",
+    } == metadata(response)
 
 
 @pytest.mark.parametrize(

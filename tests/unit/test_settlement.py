@@ -1,5 +1,6 @@
 """How a finished stream's reservation ends, for every way that a stream can finish."""
 
+import asyncio
 from dataclasses import replace
 from decimal import Decimal
 
@@ -7,11 +8,19 @@ import pytest
 
 from extauthz.authorizer import first_lease
 from extauthz.config.model import Settings
+from extauthz.domain.budgets import Counter, Scope, ScopeKind
 from extauthz.domain.policy import OnAbort, OnExpiry, OnMissingUsage
 from extauthz.domain.prices import Estimate, Prices, TokenUsage
-from extauthz.domain.reservation import Hold, Lease
-from extauthz.settlement import Observation, Outcome, Release, Settle, abort_cost, ending_of
+from extauthz.domain.reservation import Claim, Hold, Lease, Note, Signal, State
+from extauthz.domain.windows import LIFETIME, Window
+from extauthz.endings import Endings
+from extauthz.ledger.base import Ending, Release, Settle
+from extauthz.pricing.cost import cost
+from extauthz.pricing.estimate import UsualAnswer, UsualTokens
+from extauthz.settlement import BLIND_MS, Observation, Outcome, Settlement, abort_cost, ending_of
 from extauthz.usage import Report
+from tests.support.ledger import LEASE, ManualClock, a_reserve
+from tests.support.witness import AbsentLedger, Witness
 
 # A token of input costs 10 nano-USD, one of output 100.
 PRICES = Prices(Decimal("0.00000001"), Decimal("0.0000001"))
@@ -28,42 +37,50 @@ def hold(*, streamed: bool = True) -> Hold:
     return Hold("r", 0, (), "gpt-4o", PRICES, ESTIMATE, streamed)
 
 
+def noted(report: Report) -> Note:
+    """Give what the journal keeps: that the access log told of it, and the usage as it was reported."""
+    return Note(Signal.ACCESS_LOG, report.usage)
+
+
 @pytest.mark.parametrize(
-    ("outcome", "report", "streamed", "ending"),
+    ("outcome", "report", "streamed", "cost_nanousd"),
     [
-        pytest.param(Outcome.ANSWERED, USAGE, True, Settle(USAGE_COST), id="answered with usage"),
-        pytest.param(Outcome.ANSWERED, NOTHING, False, Settle(2_500), id="answered without usage: the estimate"),
+        pytest.param(Outcome.ANSWERED, USAGE, True, USAGE_COST, id="answered with usage"),
+        pytest.param(Outcome.ANSWERED, NOTHING, False, 2_500, id="answered without usage: the estimate"),
         pytest.param(
-            Outcome.ANSWERED, Report(events=90), True, Settle(500 + 9_000), id="answered, more delivered than estimated"
+            Outcome.ANSWERED, Report(events=90), True, 500 + 9_000, id="answered, more delivered than estimated"
         ),
-        pytest.param(Outcome.ABORTED, USAGE, True, Settle(USAGE_COST), id="aborted after the usage came"),
+        pytest.param(Outcome.ABORTED, USAGE, True, USAGE_COST, id="aborted after the usage came"),
         pytest.param(
             Outcome.ABORTED,
             Report(TokenUsage(40, 1), events=4, text_bytes=30),
             True,
-            Settle(PART_COST),
+            PART_COST,
             id="aborted after a running total: what was delivered, if more",
         ),
         pytest.param(
             Outcome.ABORTED,
             Report(TokenUsage(90, 30), events=4),
             True,
-            Settle(3_900),
+            3_900,
             id="or the running total, if more",
         ),
         pytest.param(
-            Outcome.ABORTED, Report(events=4, finished=True), True, Settle(2_500), id="hung up at the finish: finished"
+            Outcome.ABORTED, Report(events=4, finished=True), True, 2_500, id="hung up at the finish: finished"
         ),
-        pytest.param(Outcome.ABORTED, PART, True, Settle(PART_COST), id="stream aborted: input and what was delivered"),
-        pytest.param(Outcome.ABORTED, NOTHING, True, Settle(500), id="stream aborted before its first event"),
-        pytest.param(Outcome.ABORTED, NOTHING, False, Settle(2_500), id="unary aborted: providers bill it"),
-        pytest.param(Outcome.FAILED, NOTHING, True, Release(), id="failed"),
-        pytest.param(Outcome.FAILED, USAGE, False, Release(), id="failed, whatever the error body says"),
+        pytest.param(Outcome.ABORTED, PART, True, PART_COST, id="stream aborted: input and what was delivered"),
+        pytest.param(Outcome.ABORTED, NOTHING, True, 500, id="stream aborted before its first event"),
+        pytest.param(Outcome.ABORTED, NOTHING, False, 2_500, id="unary aborted: providers bill it"),
+        pytest.param(Outcome.FAILED, NOTHING, True, None, id="failed"),
+        pytest.param(Outcome.FAILED, USAGE, False, None, id="failed, whatever the error body says"),
     ],
 )
-def test_endings_by_default(outcome: Outcome, report: Report, streamed: bool, ending: Settle | Release) -> None:  # noqa: FBT001
-    """Each way to finish is booked once, at what it was worth."""
-    assert ending == ending_of(Observation(hold(streamed=streamed), outcome, report), Settings())
+def test_endings_by_default(outcome: Outcome, report: Report, streamed: bool, cost_nanousd: int | None) -> None:  # noqa: FBT001
+    """Each way to finish is booked once, at what it was worth; None is a release."""
+    ended = hold(streamed=streamed)
+    ending = Release("r") if cost_nanousd is None else Settle(ended, cost_nanousd, noted(report))
+
+    assert ending == ending_of(Observation(ended, outcome, report), Settings())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +106,7 @@ def test_on_missing_usage(rule: OnMissingUsage, cost_nanousd: int) -> None:
     """The operator says what a finished answer without usage costs."""
     ending = ending_of(Observation(hold(), Outcome.ANSWERED, PART), Settings(on_missing_usage=rule))
 
-    assert ending == Settle(cost_nanousd)
+    assert ending == Settle(hold(), cost_nanousd, noted(PART))
 
 
 @pytest.mark.parametrize(("rule", "cost_nanousd"), [(OnExpiry.RELEASE, 0), (OnExpiry.CHARGE, 2_500)])
@@ -112,11 +129,225 @@ def test_a_body_that_was_seen_in_part(models: int | None, cost_nanousd: int) -> 
     partial = replace(hold(), prices=twice, whole_prices=PRICES)
     report = replace(USAGE, models=models)
 
-    assert Settle(cost_nanousd) == ending_of(Observation(partial, Outcome.ANSWERED, report), Settings())
+    assert Settle(partial, cost_nanousd, noted(report)) == ending_of(
+        Observation(partial, Outcome.ANSWERED, report), Settings()
+    )
 
 
 def test_an_estimate_is_paid_at_the_price_that_turned_out() -> None:
     """A long body that names one model only costs that model's price without usage too."""
     partial = replace(hold(), prices=Prices(2 * PRICES.input, 2 * PRICES.output), whole_prices=PRICES)
+    report = Report(models=1)
 
-    assert Settle(2_500) == ending_of(Observation(partial, Outcome.ANSWERED, Report(models=1)), Settings())
+    assert Settle(partial, 2_500, noted(report)) == ending_of(
+        Observation(partial, Outcome.ANSWERED, report), Settings()
+    )
+
+
+# ------------------------------------------------------------------------------------------------ carried out
+
+COUNTER = Counter(Scope(ScopeKind.TEAM, ("research",)), Window(LIFETIME, 0, None))
+BOUND = replace(hold(), counters=(COUNTER,), tokens_max=100, reserved_at_ms=ManualClock().now_ms())
+
+
+class House:
+    """A store with a clock in the test's hand, and the settlement on it."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.ledger = AbsentLedger(self.clock.now_ms)
+        self.witness = Witness()
+        self.endings = Endings(self.ledger, self.witness)
+        self.usual = UsualAnswer(UsualTokens(512), UsualTokens(0))
+        self.settlement = Settlement(self.ledger, self.endings, Settings, self.usual, self.witness)
+
+    async def reserve(self, name: str = "r", lease: Lease = LEASE) -> None:
+        """Make a reservation that is on the counter."""
+        await self.ledger.reserve(
+            a_reserve(name, Claim(COUNTER, None, 5), reserved_at_ms=self.clock.now_ms(), lease=lease)
+        )
+
+    async def expire(self) -> None:
+        """Let a reservation end by its lease, and look at the leases."""
+        await self.reserve(f"r{self.clock.now_ms()}", Lease(0, 0))
+        assert 1 == await self.settlement.expire()
+
+    async def spent(self) -> int:
+        """Tell what is in the books."""
+        (standing,) = await self.ledger.standings([(COUNTER, 0)])
+        return standing.spent_nanousd
+
+
+@pytest.mark.parametrize(
+    ("usage", "booked", "absurd"),
+    [
+        pytest.param(TokenUsage(100, 100), TokenUsage(100, 100), (), id="all of the context"),
+        pytest.param(TokenUsage(101, 5), TokenUsage(100, 5), ("input_tokens",), id="more input"),
+        pytest.param(TokenUsage(5, 10**8), TokenUsage(5, 100), ("output_tokens",), id="more output"),
+        pytest.param(
+            TokenUsage(500, 5, 400, 300, 200),
+            TokenUsage(100, 5, 100, 100, 100),
+            ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "reasoning_output_tokens"),
+            id="more of several kinds",
+        ),
+    ],
+)
+async def test_usage_beyond_the_context(usage: TokenUsage, booked: TokenUsage, absurd: tuple[str, ...]) -> None:
+    """No answer has more tokens than its model reads: what is more is cut, named, and booked and noted as cut."""
+    house = House()
+    await house.reserve()
+    await house.settlement.finished(Observation(BOUND, Outcome.ANSWERED, Report(usage, finished=True)))
+
+    ((name, cost_nanousd, note),) = house.ledger.told
+    assert ("r", Note(Signal.ACCESS_LOG, booked)) == (name, note)
+    assert cost(PRICES, booked) == cost_nanousd == await house.spent()
+    assert ([("gpt-4o", absurd)] if absurd else []) == house.witness.absurd
+
+
+async def test_nothing_is_cut_where_the_context_is_not_known() -> None:
+    """Without a maximum the upstream's count is believed."""
+    house = House()
+    unbound = replace(BOUND, tokens_max=None)
+    await house.settlement.finished(Observation(unbound, Outcome.ANSWERED, Report(TokenUsage(10_000, 1))))
+
+    assert 100_100 == await house.spent()
+    assert [] == house.witness.absurd
+
+
+async def test_what_a_living_stream_reports_is_cut_as_well() -> None:
+    """The cost that a lease carries is never of more tokens than the model reads."""
+    house = House()
+    await house.reserve()
+    await house.settlement.progressed(BOUND, Report(TokenUsage(10_000, 10_000), events=1))
+    await house.clock.advance(10**6)
+    await house.settlement.expire()
+
+    assert cost(PRICES, TokenUsage(100, 100)) == await house.spent()
+
+
+async def test_what_is_cut_is_learnt_as_cut() -> None:
+    """An absurd answer does not make the next estimate absurd."""
+    house = House()
+    for number in range(20):
+        await house.reserve(f"r{number}")
+        bound = replace(BOUND, id=f"r{number}")
+        await house.settlement.finished(Observation(bound, Outcome.ANSWERED, Report(TokenUsage(1, 10**8))))
+
+    assert 100 == house.usual.output.of("gpt-4o")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ANSWERED, Outcome.FAILED])
+async def test_a_finished_stream_is_noted(outcome: Outcome) -> None:
+    """The journal gets the signal with every ending, and the usage with a settlement."""
+    house = House()
+    await house.reserve()
+    await house.settlement.finished(Observation(BOUND, outcome, USAGE))
+
+    failed = outcome is Outcome.FAILED
+    cost_nanousd, note = (None, Note()) if failed else (USAGE_COST, Note(Signal.ACCESS_LOG, USAGE.usage))
+    assert [("r", cost_nanousd, note)] == house.ledger.told
+    how = State.RELEASED if failed else State.SETTLED
+    assert [(how, Signal.ACCESS_LOG, Ending.FIRST)] == house.witness.endings
+
+
+async def test_a_cancelled_check_is_noted() -> None:
+    """Envoy's giving up is another signal than its log."""
+    house = House()
+    await house.reserve()
+    await house.settlement.cancelled("r", "first")
+
+    assert [("r", None, Note(Signal.CANCELLATION))] == house.ledger.told
+    assert [(State.RELEASED, Signal.CANCELLATION, Ending.FIRST)] == house.witness.endings
+
+
+async def test_a_check_without_an_answer_is_noted() -> None:
+    """That a stream ended of which we know the id alone is told by the access log."""
+    house = House()
+    await house.settlement.unanswered("r")
+
+    assert [("r", None, Note(Signal.ACCESS_LOG))] == house.ledger.told
+    assert [(State.RELEASED, Signal.ACCESS_LOG, Ending.UNKNOWN)] == house.witness.endings
+
+
+async def test_endings_are_kept_while_the_store_is_away() -> None:
+    """None fails or is told about; all are carried out when it is back. A living stream will be heard of again."""
+    house = House()
+    for name in ("r", "cancelled", "unanswered"):
+        await house.reserve(name)
+    house.ledger.away = True
+    await house.settlement.progressed(BOUND, PART)
+    await house.settlement.finished(Observation(BOUND, Outcome.ANSWERED, USAGE))
+    await house.settlement.cancelled("cancelled", "first")
+    await house.settlement.unanswered("unanswered")
+
+    assert ([1, 2, 3], []) == (house.witness.waiting, house.witness.endings)
+    assert 3 == await house.ledger.open_count()
+
+    house.ledger.away = False
+    catching_up = asyncio.get_running_loop().create_task(house.endings.catch_up())
+    await asyncio.wait_for(house.endings.drained(), 10)
+    catching_up.cancel()
+
+    assert [
+        (State.SETTLED, Signal.ACCESS_LOG, Ending.FIRST),
+        (State.RELEASED, Signal.CANCELLATION, Ending.FIRST),
+        (State.RELEASED, Signal.ACCESS_LOG, Ending.FIRST),
+    ] == house.witness.endings
+    assert (0, USAGE_COST) == (await house.ledger.open_count(), await house.spent())
+
+
+# -------------------------------------------------------------------------------------------------- blindness
+
+
+async def test_blind_without_access_logs() -> None:
+    """Leases that end what nobody logged for BLIND_MS say so, and not a millisecond sooner."""
+    house = House()
+    await house.clock.advance(BLIND_MS - 1)
+    await house.expire()
+    assert {False} == set(house.witness.blind)
+
+    await house.clock.advance(1)
+    await house.expire()
+    assert [True] == house.witness.blind[1:]
+
+
+async def test_quiet_is_not_blind() -> None:
+    """Where nothing ends by its lease nothing is said: at night nobody asks for anything."""
+    house = House()
+    await house.clock.advance(10 * BLIND_MS)
+    await house.settlement.expire()
+
+    assert [] == house.witness.blind
+
+
+@pytest.mark.parametrize("signal", ["finished", "progressed", "unanswered"])
+async def test_an_access_log_ends_blindness(signal: str) -> None:
+    """Once one was heard, at any replica, settlement sees again, for BLIND_MS."""
+    house = House()
+    await house.clock.advance(BLIND_MS)
+    await house.expire()
+    match signal:
+        case "finished":
+            await house.settlement.finished(Observation(BOUND, Outcome.ANSWERED, USAGE))
+        case "progressed":
+            await house.settlement.progressed(BOUND, PART)
+        case _:
+            await house.settlement.unanswered("r")
+    await house.settlement.expire()
+    assert [True, False] == house.witness.blind
+
+    await house.clock.advance(BLIND_MS - 1)
+    await house.expire()
+    await house.clock.advance(1)
+    await house.expire()
+    assert [True, False, False, True] == house.witness.blind
+
+
+async def test_a_cancellation_is_no_access_log() -> None:
+    """A Check that Envoy gave up on says nothing about whether its logs arrive."""
+    house = House()
+    await house.clock.advance(BLIND_MS)
+    await house.settlement.cancelled("r", "first")
+    await house.expire()
+
+    assert [True] == house.witness.blind

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extauthz.domain.prices import TokenUsage
-from extauthz.usage import TOKENS_MAX, Field, Report, read_report
+from extauthz.usage import TOKENS_MAX, Field, Report, read_report, within
 
 
 def test_a_full_report_is_read() -> None:
@@ -82,6 +82,45 @@ def test_text_without_output_tokens_is_no_usage() -> None:
     """An upstream that forgets the output does not give it away; embeddings have none."""
     assert read_report({"input_tokens": 9.0, "text_bytes": 30.0}) == Report(text_bytes=30)
     assert read_report({"input_tokens": 9.0}) == Report(TokenUsage(9, 0))
+
+
+@pytest.mark.parametrize(
+    ("tokens_max", "usage", "absurd"),
+    [
+        pytest.param(30, TokenUsage(30, 30, 30, 30, 30), (), id="as much as there can be"),
+        pytest.param(
+            20,
+            TokenUsage(20, 20, 20, 20, 20),
+            (
+                "input_tokens",
+                "output_tokens",
+                "cache_read_input_tokens",
+                "cache_creation_input_tokens",
+                "reasoning_output_tokens",
+            ),
+            id="more of every kind",
+        ),
+        pytest.param(None, TokenUsage(30, 30, 30, 30, 30), (), id="nobody knows how much there can be"),
+    ],
+)
+def test_usage_is_cut_to_the_context(tokens_max: int | None, usage: TokenUsage, absurd: tuple[str, ...]) -> None:
+    """Each kind of token is cut to what the model can read, and named; the rest of the report stays."""
+    report = Report(TokenUsage(30, 30, 30, 30, 30), events=99, text_bytes=99, finished=True)
+
+    assert Report(usage, events=99, text_bytes=99, finished=True, absurd=absurd) == within(report, tokens_max)
+
+
+def test_no_usage_stays_none() -> None:
+    """What was delivered is measured here and not told by an upstream: it is not cut."""
+    assert Report(events=99) == within(Report(events=99), 1)
+
+
+def test_what_is_put_right_twice_is_named_once() -> None:
+    """A field beyond all reason is also beyond the context; it is one absurd field of one answer."""
+    report = read_report({"input_tokens": 500.0, "cache_read_input_tokens": 1e30, "reasoning_output_tokens": -1.0})
+    absurd = ("cache_read_input_tokens", "reasoning_output_tokens", "input_tokens")
+
+    assert absurd == within(report, 100).absurd
 
 
 @given(

@@ -9,15 +9,20 @@
 local function expire(count_max)
   local expired = { tonumber(redis.call('HGET', META, 'heard_at') or '0') }
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', text(NOW), 'LIMIT', 0, count_max)) do
-    local reservation = parse(redis.call('HGET', OPEN, id))
-    let_go(id, reservation)
-    local cost = reservation.expiry_cost
-    book(reservation.counters, tonumber(cost))
-    local ending = 'expired ' .. cost .. ' ' .. table.concat(reservation.counters, ' ')
-    redis.call('HSET', ENDED[1], id, ending)
-    note('expired', id, reservation.model, 'lease', cost, cost, '', reservation.reserved_at, reservation.counters)
-    expired[#expired + 1] = id
-    expired[#expired + 1] = cost
+    local record = redis.call('HGET', OPEN, id)
+    if record then
+      local reservation = parse(record)
+      let_go(id, reservation)
+      local cost = reservation.expiry_cost
+      book(reservation.counters, tonumber(cost))
+      local ending = 'expired ' .. cost .. ' ' .. table.concat(reservation.counters, ' ')
+      redis.call('HSET', ENDED[1], id, ending)
+      note('expired', id, reservation.model, 'lease', cost, cost, '', reservation.reserved_at, reservation.counters)
+      expired[#expired + 1] = id
+      expired[#expired + 1] = cost
+    else
+      redis.call('ZREM', LEASES, id) -- somebody removed the record by hand; the others must not wait behind it
+    end
   end
   return expired
 end
@@ -46,6 +51,7 @@ local function drop_counters(count_max)
       redis.call('ZREM', WINDOWS, counter)
       redis.call('HDEL', SPENT, counter)
       redis.call('HDEL', CHECKPOINT, counter)
+      redis.call('HDEL', GRANTED, counter)
     end
   end
 end

@@ -6,10 +6,10 @@
 --
 -- ARGV: the retention of endings in ms, the number of items, the items one after the other. Reply: {now, answer of each}.
 
-local SPENT, HELD, WINDOWS, OPEN, LEASES, JOURNAL, CHECKPOINT, META =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local WITHDRAWN = { KEYS[9], KEYS[10] }
-local ENDED = { KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15] }
+local SPENT, HELD, WINDOWS, OPEN, LEASES, JOURNAL, CHECKPOINT, META, GRANTED, LIMITS =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local WITHDRAWN = { KEYS[11], KEYS[12] }
+local ENDED = { KEYS[13], KEYS[14], KEYS[15], KEYS[16], KEYS[17] }
 
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -93,11 +93,30 @@ local function due_of(counter)
   return window_end and window_end + RETENTION
 end
 
+-- Remember when a counter can be dropped.
+local function keep_until_due(counter)
+  local due = due_of(counter)
+  if due then
+    redis.call('ZADD', WINDOWS, 'NX', text(math.max(due, NOW)), counter)
+  end
+end
+
+-- The limit of a counter: the configured one, or that which stands in for it, and what was granted on top.
+local AMENDED = redis.call('EXISTS', GRANTED, LIMITS) > 0
+local function limit_of(counter, configured)
+  if not AMENDED then
+    return configured
+  end
+  local limit = redis.call('HGET', LIMITS, (string.gsub(counter, '|%d+|%d+$', ''))) or configured
+  return tonumber(limit) + (redis.call('HGET', GRANTED, counter) or 0)
+end
+
 -- Write what happened to money. Each entry has the same fields, which the stream then stores once. The sum of `booked`
 -- over all entries that name a counter, and of its checkpoint, is what is spent on it.
-local function note(how, id, model, signal, cost, booked, tokens, reserved_at, counters)
+local function note(how, id, model, signal, cost, booked, tokens, reserved_at, counters, who)
   redis.call('XADD', JOURNAL, '*', 'how', how, 'id', id, 'model', model, 'signal', signal, 'cost', cost,
-    'booked', booked, 'tokens', tokens, 'reserved_at', reserved_at, 'counters', table.concat(counters, ' '))
+    'booked', booked, 'tokens', tokens, 'reserved_at', reserved_at, 'counters', table.concat(counters, ' '),
+    'who', who or '')
 end
 
 -- Add to what is spent. Nothing is ever below 0: what a correction would take too much (after a reset) stays booked.
@@ -107,16 +126,13 @@ local function book(counters, cost)
   end
   for _, counter in ipairs(counters) do
     local spent = redis.call('HINCRBY', SPENT, counter, text(cost))
-    if spent == cost then
-      local due = due_of(counter)
-      if due then
-        redis.call('ZADD', WINDOWS, 'NX', text(math.max(due, NOW)), counter)
-      end
-    elseif spent == 0 then
-      redis.call('HDEL', SPENT, counter)
-    elseif spent < 0 then
+    if spent < 0 then
       redis.call('HDEL', SPENT, counter)
       note('floored', '', '', '', '0', text(-spent), '', '0', { counter })
+    elseif spent == 0 then
+      redis.call('HDEL', SPENT, counter)
+    elseif spent == cost then
+      keep_until_due(counter)
     end
   end
 end

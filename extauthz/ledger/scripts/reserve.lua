@@ -3,8 +3,8 @@
 -- Item: id, attempt, reserved at, model, lease in ms, cost of its expiry, not after ('' for any time), '1' to repeat
 -- after a failover what was granted before (neither time, window nor limit is judged again), number of claims; and for
 -- each claim counter, limit ('' for none), amount, '1' when all of the amount must fit.
--- Answer: {'reserved', least available ('' without limits)} | {'refused', index of the claim that binds, spent, held}
---       | {'stale_window'} | {'ended', state} | {'too_late'}.
+-- Answer: {'reserved', least available ('' without limits)} | {'refused', index of the claim that binds, limit, spent, held}
+--       | {'stale_window'} | {'ended', state} | {'too_late'} | {'known'} for one to repeat that is open.
 -- Invariants: held is the sum of the amounts in open records; nothing is written unless the answer is 'reserved'.
 
 local function take_claims()
@@ -19,6 +19,7 @@ local function take_claims()
     for i, claim in ipairs(claims) do
       claim.spent, claim.held = spent[i] or '0', held[i] or '0'
       if claim.limit then
+        claim.limit = limit_of(claim.counter, claim.limit)
         claim.available = claim.limit - tonumber(claim.spent) - tonumber(claim.held)
       end
     end
@@ -102,6 +103,9 @@ local function reserve()
   if record then
     local cost, rest = string.match(record, '^(%S+) %S+(.*)$')
     redis.call('HSET', OPEN, id, cost .. ' ' .. attempt .. rest)
+    if repeated then
+      return { 'known' }
+    end
     return least_available(claims, {})
   end
   if (not_after and NOW > not_after) or NOW - reserved_at >= RETENTION then
@@ -112,7 +116,7 @@ local function reserve()
   end
   local refusal = refusing(claims)
   if refusal then
-    return { 'refused', refusal, claims[refusal].spent, claims[refusal].held }
+    return { 'refused', refusal, text(claims[refusal].limit), claims[refusal].spent, claims[refusal].held }
   end
 
   local counters, granted = grants(claims)

@@ -1,12 +1,13 @@
 -- Tell how counters stand.
 --
--- Item: number of counters, the counters.
--- Answer: {spent, held, spent, held, …}.
+-- Item: number of counters; for each its key and its configured limit.
+-- Answer: {limit, spent, held, limit, spent, held, …}.
 
 local function standings()
   local answer = {}
   for _ = 1, tonumber(take()) do
-    local counter = take()
+    local counter, limit = take(), take()
+    answer[#answer + 1] = text(limit_of(counter, tonumber(limit)))
     answer[#answer + 1] = redis.call('HGET', SPENT, counter) or '0'
     answer[#answer + 1] = redis.call('HGET', HELD, counter) or '0'
   end

@@ -1,0 +1,128 @@
+"""Adding up an exported journal: what had been spent on each counter where it ends, to restore lost books from."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from extauthz.domain.budgets import Counter
+from extauthz.errors import ExtauthzError
+from extauthz.ledger.journal import CHECKPOINT, START, position
+
+# Reservations and imports of which it is remembered what was booked, for when it is booked again after a loss.
+BOOKINGS_MAX = 100_000
+
+BOOKED_ONCE = ("settled", "expired", "import")
+
+NO_LINE = "is not a line of `extauthz journal --format jsonl`"
+
+
+class ExportUnusableError(ExtauthzError):
+    """This export cannot restore these books."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Booking:
+    """What an entry booked, in which of the books that the export has seen."""
+
+    books: int
+    how: str
+    counters: tuple[str, ...]
+    booked_nanousd: int
+
+
+class Exported:
+    """The sums over an export's lines, as far as its `last` entry of the books that began at `began_ms`.
+
+    An export may go on across the loss of a store: what its books had added stays, and that of the next comes on top.
+    Only what gates told both, the verbs of the last seconds before the loss, counts once. `furthest` is the latest
+    entry of all. Raises ExportUnusableError.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.last = self.furthest = START
+        self.began_ms = -1
+        self._books = 0
+        self._lost = defaultdict[str, int](int)
+        self._spent = defaultdict[str, int](int)
+        self._checkpoint: dict[str, int] = {}
+        self._bookings: dict[str, list[_Booking]] = {}
+        for number, line in enumerate(lines, 1):
+            try:
+                self._take(json.loads(line), number)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                if line.endswith("\n"):
+                    raise ExportUnusableError(f"line {number} {NO_LINE}") from error
+                # The last one, cut off when its writer was stopped: it was never told.
+        if self.began_ms < 0:
+            raise ExportUnusableError("there is no whole checkpoint in the export, not even an empty one")
+
+    def spent_nanousd(self) -> dict[str, int]:
+        """Give what had been spent on each counter."""
+        sums = defaultdict[str, int](int, self._lost)
+        for counter, amount in self._spent.items():
+            sums[counter] += amount
+        return sums
+
+    def take_back(self, id_: str, how: str, cost_nanousd: int, booked_nanousd: int) -> None:
+        """Take back what is booked again by an entry that comes after all of these: the store had forgotten it.
+
+        An entry that books a whole cost is all that its reservation has cost; a correction stands on its expiry.
+        """
+        if how not in BOOKED_ONCE:
+            return
+        whole = booked_nanousd == cost_nanousd
+        for booking in self._bookings.get(id_, ()):
+            if whole or booking.how == how:
+                sums = self._spent if booking.books == self._books else self._lost
+                for counter in booking.counters:
+                    sums[counter] -= booking.booked_nanousd
+        self._bookings[id_] = [booking for booking in self._bookings.get(id_, ()) if not whole and booking.how != how]
+
+    def _take(self, row: Mapping[str, Any], number: int) -> None:
+        if row["how"] == CHECKPOINT:
+            self._take_checkpoint(row)
+        elif self.began_ms < 0:
+            raise ExportUnusableError(f"line {number}: an export begins with a checkpoint; this is a part of one")
+        elif position(row["at"]) > position(self.last):
+            self._take_entry(row)
+
+    def _take_checkpoint(self, row: Mapping[str, Any]) -> None:
+        began_ms = int(row["began_at"])
+        position(row["at"])
+        if row["first"]:
+            self._checkpoint = {}
+        self._checkpoint |= {Counter.parse(name).key: int(amount) for name, amount in row["spent_nanousd"].items()}
+        if not row["last"]:
+            return
+        if began_ms == 0:  # older books were restored into these, and all is in their checkpoint
+            self._lost.clear()
+            self._bookings.clear()
+        elif began_ms == self.began_ms:
+            self._bookings = {
+                id_: kept
+                for id_, bookings in self._bookings.items()
+                if (kept := [booking for booking in bookings if booking.books != self._books])
+            }
+        else:
+            self._lost = defaultdict(int, self.spent_nanousd())
+            self._books += 1
+        self._spent = defaultdict(int, self._checkpoint)
+        self.began_ms, self.last = began_ms, row["at"]
+        self.furthest = max(self.furthest, self.last, key=position)
+
+    def _take_entry(self, row: Mapping[str, Any]) -> None:
+        counters = tuple(Counter.parse(counter).key for counter in row.get("counters", ()))
+        how, booked, id_ = row["how"], int(row["booked_nanousd"]), row.get("id", "")
+        self.take_back(id_, how, int(row["cost_nanousd"]), booked)
+        for counter in counters:
+            self._spent[counter] += booked
+        if booked and how in BOOKED_ONCE:
+            self._bookings.setdefault(id_, []).append(_Booking(self._books, how, counters, booked))
+            if len(self._bookings) > BOOKINGS_MAX:
+                del self._bookings[next(iter(self._bookings))]
+        self.last = row["at"]
+        self.furthest = max(self.furthest, self.last, key=position)

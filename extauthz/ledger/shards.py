@@ -1,0 +1,147 @@
+"""Books in shards: each organization's in one of several sets of keys, on a Cluster on several nodes.
+
+Opt-in, for who needs more than one core of a store. Each shard is a ledger of its own, so a scope that several
+organizations share (a user, an end user) has a budget in each; the global scope cannot have one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from heapq import nlargest
+from zlib import crc32
+
+from extauthz.domain.budgets import Counter, Scope, ScopeKind, Standing
+from extauthz.domain.reservation import Hold, Lease, Note
+from extauthz.ledger.base import UNNOTED, Amendment, Balance, Ending, Expired, Ledger, Reserve, ReserveResult
+from extauthz.ledger.redis import BALANCES_EXAMINED_MAX, RedisLedger, RedisOptions, StoreListener
+from extauthz.ledger.url import StoreUrl
+
+
+def new_ledgers(
+    url: StoreUrl,
+    listener: StoreListener,
+    *,
+    shards: int,
+    clock_s: Callable[[], float],
+    unix_ms: Callable[[], int],
+    chance: Callable[[], float],
+    options: RedisOptions,
+) -> tuple[RedisLedger, ...]:
+    """Make the ledgers of a store's books: one, or one for each shard, at the same place under tags of their own."""
+    urls = [url] if shards == 1 else [replace(url, tag=f"{url.tag}.{number}") for number in range(shards)]
+    return tuple(
+        RedisLedger(one, listener, clock_s=clock_s, unix_ms=unix_ms, chance=chance, options=options, shards=shards)
+        for one in urls
+    )
+
+
+class ShardedLedger(Ledger):
+    """A Ledger over several; who has no organization shares one shard."""
+
+    def __init__(self, shards: Sequence[RedisLedger]) -> None:
+        self.shards = tuple(shards)
+
+    def now_ms(self) -> int:
+        """Tell the first shard's time; another's clock is at most a stale window away."""
+        return self.shards[0].now_ms()
+
+    def up(self) -> bool:
+        """Tell whether all shards answer."""
+        return all(shard.up() for shard in self.shards)
+
+    def signing_key(self) -> bytes | None:
+        """Give the first shard's key."""
+        return self.shards[0].signing_key()
+
+    def heard_ms(self) -> int:
+        """Tell when an access log last told any shard of a stream."""
+        return max(shard.heard_ms() for shard in self.shards)
+
+    async def open(self, seconds_max: float) -> bool:
+        """Begin to look for the store, and tell whether all shards were found within that time."""
+        return all(await asyncio.gather(*(shard.open(seconds_max) for shard in self.shards)))
+
+    async def close(self) -> None:
+        """Let go of every shard."""
+        for shard in self.shards:
+            await shard.close()
+
+    async def reserve(self, request: Reserve) -> ReserveResult:
+        """Hold the claims' amounts."""
+        return await self._of_hold(request.hold).reserve(request)
+
+    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
+        """End a reservation with its cost."""
+        return await self._of_hold(hold).settle(hold, cost_nanousd, note)
+
+    async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
+        """End a reservation with no cost, in whichever shard it is."""
+        endings = await asyncio.gather(
+            *(shard.release(reservation_id, attempt=attempt, note=note) for shard in self.shards)
+        )
+        return next((ending for ending in (Ending.FIRST, Ending.REPEATED) if ending in endings), Ending.UNKNOWN)
+
+    async def renew(self, hold: Hold, lease: Lease) -> bool:
+        """Start the lease anew."""
+        return await self._of_hold(hold).renew(hold, lease)
+
+    async def expire(self, count_max: int) -> tuple[Expired, ...]:
+        """End at most `count_max` reservations of each shard whose lease has run out."""
+        answers = await asyncio.gather(*(shard.expire(count_max) for shard in self.shards), return_exceptions=True)
+        expired = tuple(one for answer in answers if not isinstance(answer, BaseException) for one in answer)
+        failure = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+        # What ended in one shard is told although another is away: it is told once.
+        if failure is not None and not expired:
+            raise failure
+        return expired
+
+    async def amend(self, amendment: Amendment) -> bool:
+        """Change the books by hand, in every shard where the counter may be."""
+        scope = amendment.counter.scope
+        if scope.kind is ScopeKind.ORGANIZATION:
+            return await self._of((scope,)).amend(amendment)
+        return any(await asyncio.gather(*(shard.amend(amendment) for shard in self.shards)))
+
+    async def standings(
+        self, limits: Sequence[tuple[Counter, int]], *, payers: Sequence[Scope] = ()
+    ) -> tuple[Standing, ...]:
+        """Tell how counters stand for `payers`, or all together when nobody is named."""
+        if payers:
+            return await self._of(payers).standings(limits)
+        by_shard = await asyncio.gather(*(shard.standings(limits) for shard in self.shards))
+        return tuple(
+            replace(
+                alike[0],
+                spent_nanousd=sum(standing.spent_nanousd for standing in alike),
+                held_nanousd=sum(standing.held_nanousd for standing in alike),
+            )
+            for alike in zip(*by_shard, strict=True)
+        )
+
+    async def balances(self, count_max: int) -> tuple[Balance, ...]:
+        """List the most spent counters of all shards; one that is in several is added up."""
+        counted: dict[Counter, Balance] = {}
+        # All of each: what is little in every shard may be much together.
+        every = await asyncio.gather(*(shard.balances(BALANCES_EXAMINED_MAX) for shard in self.shards))
+        for of_shard in every:
+            for balance in of_shard:
+                before = counted.get(balance.counter, Balance(balance.counter, 0, 0))
+                counted[balance.counter] = Balance(
+                    balance.counter,
+                    before.spent_nanousd + balance.spent_nanousd,
+                    before.held_nanousd + balance.held_nanousd,
+                )
+        return tuple(nlargest(count_max, counted.values(), key=lambda found: (found.spent_nanousd, found.held_nanousd)))
+
+    async def open_count(self) -> int:
+        """Count the open reservations of all shards."""
+        return sum(await asyncio.gather(*(shard.open_count() for shard in self.shards)))
+
+    def _of_hold(self, hold: Hold) -> RedisLedger:
+        return self._of([counter.scope for counter in hold.counters])
+
+    def _of(self, payers: Sequence[Scope]) -> RedisLedger:
+        organization = next((str(scope) for scope in payers if scope.kind is ScopeKind.ORGANIZATION), "")
+        return self.shards[crc32(organization.encode()) % len(self.shards)]

@@ -1,0 +1,252 @@
+"""Endings on their way into the books: told at once, or kept until the store is back, each once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from extauthz.domain.reservation import Note, Signal, State
+from extauthz.endings import AT_ONCE_MAX, End, Endings
+from extauthz.ledger.base import Ending, Release, Settle
+from tests.support.ledger import a_counter, a_hold
+from tests.support.processes import eventually
+from tests.support.witness import AbsentLedger, Witness
+
+COUNTER = a_counter()
+CANCELLED = Note(Signal.CANCELLATION)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once."""
+    monkeypatch.setattr("extauthz.endings.RETRY_S", 0.0)
+
+
+@dataclass(slots=True)
+class House:
+    """A store, the endings for it, and what whoever brought them was told."""
+
+    waiting_max: int = 1000
+    ledger: AbsentLedger = field(default_factory=AbsentLedger)
+    witness: Witness = field(default_factory=Witness)
+    heard: list[tuple[str, Ending]] = field(default_factory=list)
+    endings: Endings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.endings = Endings(self.ledger, self.witness, waiting_max=self.waiting_max)
+
+    async def bring(self, end: End) -> None:
+        """Bring an ending."""
+        await self.endings.carry_out(end, self.hear(end))
+
+    def hear(self, end: End) -> Callable[[Ending], None]:
+        """Keep what an ending did."""
+        return lambda ending: self.heard.append((_id(end), ending))
+
+    @property
+    def heard_ids(self) -> list[str]:
+        """The ids of the endings that were told about."""
+        return [id_ for id_, _ in self.heard]
+
+    @asynccontextmanager
+    async def catching_up(self) -> AsyncIterator[None]:
+        """Tell the store what it missed, inside the block."""
+        task = asyncio.get_running_loop().create_task(self.endings.catch_up())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def settle(name: str, cost_nanousd: int = 7) -> Settle:
+    """End a reservation with a cost."""
+    return Settle(a_hold(name, (COUNTER,), reserved_at_ms=0), cost_nanousd, Note(Signal.ACCESS_LOG))
+
+
+def _id(end: End) -> str:
+    return end.hold.id if isinstance(end, Settle) else end.id
+
+
+async def spent(house: House) -> int:
+    """Tell what is in the books."""
+    (standing,) = await house.ledger.standings([(COUNTER, 0)])
+    return standing.spent_nanousd
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        pytest.param(settle("r", 9), ("r", 9, Note(Signal.ACCESS_LOG)), id="settle"),
+        pytest.param(Release("r"), ("r", None, Note()), id="release"),
+        pytest.param(
+            Release("r", "attempt", Note(Signal.CANCELLATION)),
+            ("r", None, Note(Signal.CANCELLATION)),
+            id="one attempt's",
+        ),
+    ],
+)
+async def test_carried_out_at_once(end: End, told: tuple[str, int | None, Note]) -> None:
+    """While the store answers an ending is told right away, with its note, and nothing is kept."""
+    house = House()
+    await house.bring(end)
+
+    assert [told] == house.ledger.told
+    assert [("r", Ending.UNKNOWN)] == house.heard
+    assert [] == house.witness.waiting
+    await asyncio.wait_for(house.endings.drained(), 10)
+
+
+async def test_kept_while_the_store_is_away() -> None:
+    """Whoever brings an ending is not kept waiting, hears nothing yet, and the count of what waits is told."""
+    house = House()
+    house.ledger.away = True
+    for name in "abc":
+        await house.bring(settle(name))
+
+    assert [] == house.heard
+    assert [1, 2, 3] == house.witness.waiting
+    assert 0 == await spent(house)
+
+
+async def test_told_when_the_store_is_back() -> None:
+    """In the order in which they came, each once, and then nothing waits any more."""
+    house = House()
+    house.ledger.away = True
+    names = [f"r{number}" for number in range(2 * AT_ONCE_MAX + 1)]
+    for name in names:
+        await house.bring(settle(name))
+    tried = house.ledger.tries
+    async with house.catching_up():
+        # It does try meanwhile, and what the store misses keeps its place.
+        await eventually(lambda: house.ledger.tries >= tried + 3 * AT_ONCE_MAX, what="it tries again")
+        house.ledger.away = False
+        await asyncio.wait_for(house.endings.drained(), 10)
+
+    assert names == house.ledger.ids
+    assert [(name, Ending.UNKNOWN) for name in names] == house.heard
+    assert 7 * len(names) == await spent(house)
+    assert 0 == house.witness.waiting[-1]
+    assert len(names) == max(house.witness.waiting)
+
+
+async def test_it_goes_on_after_it_was_empty() -> None:
+    """A second absence is caught up with like the first."""
+    house = House()
+    async with house.catching_up():
+        for name in "ab":
+            house.ledger.away = True
+            await house.bring(settle(name))
+            house.ledger.away = False
+            await asyncio.wait_for(house.endings.drained(), 10)
+
+    assert ["a", "b"] == house.heard_ids
+
+
+async def test_bounded() -> None:
+    """With no room left an ending is lost and counted by what it was; those that were kept before are told."""
+    house = House(waiting_max=2)
+    house.ledger.away = True
+    for end in (settle("a"), settle("b"), settle("c"), Release("d", "first", CANCELLED)):
+        await house.bring(end)
+    house.ledger.away = False
+    async with house.catching_up():
+        await asyncio.wait_for(house.endings.drained(), 10)
+
+    assert [(State.SETTLED, Signal.ACCESS_LOG), (State.RELEASED, Signal.CANCELLATION)] == house.witness.lost
+    assert 2 == max(house.witness.waiting)
+    assert ["a", "b"] == house.heard_ids
+
+
+async def test_what_is_under_way_takes_room_too() -> None:
+    """An ending that the store is being told may come back: its place is not given away meanwhile."""
+    house = House(waiting_max=1)
+    house.ledger.away = True
+    await house.bring(settle("a"))
+    house.ledger.answers.clear()
+    tried = house.ledger.tries
+    async with house.catching_up():
+        await eventually(lambda: house.ledger.tries > tried, what="the store is being told")
+        bringing = asyncio.get_running_loop().create_task(house.bring(settle("b")))
+        house.ledger.answers.set()
+        await bringing
+        house.ledger.away = False
+        await asyncio.wait_for(house.endings.drained(), 10)
+
+    assert [(State.SETTLED, Signal.ACCESS_LOG)] == house.witness.lost
+    assert ["a"] == house.heard_ids
+
+
+async def test_refused_checks_leave_room_for_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store is away each refused Check leaves a release for nothing: they have a maximum of their own."""
+    monkeypatch.setattr("extauthz.endings.WITHDRAWALS_MAX", 2)
+    house = House(waiting_max=5)
+    house.ledger.away = True
+    for name in "abcd":
+        await house.bring(Release(name, "first", CANCELLED))
+    tried = house.ledger.tries
+    async with house.catching_up():
+        # Those that the store has missed again are still those two.
+        await eventually(lambda: house.ledger.tries >= tried + 10, what="it tries again")
+        await house.bring(Release("e", "first", CANCELLED))
+        for end in (Release("f"), settle("g"), settle("h")):
+            await house.bring(end)
+        house.ledger.away = False
+        await asyncio.wait_for(house.endings.drained(), 10)
+        house.ledger.away = True
+        await house.bring(Release("i", "first", CANCELLED))
+        house.ledger.away = False
+        await asyncio.wait_for(house.endings.drained(), 10)
+
+    assert ["a", "b", "f", "g", "h", "i"] == house.heard_ids
+    assert [(State.RELEASED, Signal.CANCELLATION)] * 3 == house.witness.lost
+
+
+async def test_a_mistake_in_one_does_not_block_the_rest() -> None:
+    """What fails in another way than by absence is reported and given up; the others are told."""
+    house = House()
+    house.ledger.away = True
+    house.ledger.broken.add("b")
+    for name in "abc":
+        await house.bring(settle(name))
+    house.ledger.away = False
+    async with house.catching_up():
+        await asyncio.wait_for(house.endings.drained(), 10)
+
+    assert ["a", "c"] == house.heard_ids
+    ((where, error),) = house.witness.failures
+    assert ("endings", ZeroDivisionError) == (where, type(error))
+    assert 0 == house.witness.waiting[-1]
+
+
+async def test_a_mistake_at_once_is_the_callers() -> None:
+    """Nothing is kept of what failed for another reason: trying again would fail again."""
+    house = House()
+    house.ledger.broken.add("a")
+    with pytest.raises(ZeroDivisionError):
+        await house.bring(settle("a"))
+
+    assert [] == house.witness.waiting
+    assert [] == house.heard
+
+
+async def test_drained_waits_for_what_is_under_way() -> None:
+    """Told is not answered: as long as the store may still refuse, nothing is drained."""
+    house = House()
+    house.ledger.away = True
+    await house.bring(settle("a"))
+    house.ledger.away = False
+    house.ledger.answers.clear()
+    tried = house.ledger.tries
+    async with house.catching_up():
+        drained = asyncio.get_running_loop().create_task(house.endings.drained())
+        await eventually(lambda: house.ledger.tries > tried, what="the store is being told")
+        assert not drained.done()
+        house.ledger.answers.set()
+        await asyncio.wait_for(drained, 10)
+
+    assert ["a"] == house.heard_ids
