@@ -75,12 +75,16 @@ class Exported:
         if how not in BOOKED_ONCE:
             return
         whole = booked_nanousd == cost_nanousd
-        for booking in self._bookings.get(id_, ()):
-            if whole or booking.how == how:
-                sums = self._spent if booking.books == self._books else self._lost
-                for counter in booking.counters:
-                    sums[counter] -= booking.booked_nanousd
-        self._bookings[id_] = [booking for booking in self._bookings.get(id_, ()) if not whole and booking.how != how]
+        kept = []
+        for booking in self._bookings.pop(id_, ()):
+            if not whole and booking.how != how:
+                kept.append(booking)
+                continue
+            sums = self._spent if booking.books == self._books else self._lost
+            for counter in booking.counters:
+                sums[counter] -= booking.booked_nanousd
+        if kept:
+            self._bookings[id_] = kept
 
     def _take(self, row: Mapping[str, Any], number: int) -> None:
         if row["how"] == CHECKPOINT:

@@ -19,6 +19,8 @@ only the id. In the order in which scripts get them, with the tag `extauthz`:
 | `{extauthz}:withdrawn:0`, `:1` | sets | releases that came before their reserve: `<id>` or `<id>|<attempt>` |
 | `{extauthz}:ended:0` … `:4` | hashes | reservation id → `settled`, `released` or `expired <booked> <counter>…` |
 
+Beside them `{extauthz}:checkpoint:new` is there while `audit --rebuild FILE` makes a checkpoint.
+
 A counter is `<scope>|<window>|<start>|<end>` or `<scope>|lifetime` (domain/budgets.py). Amounts are nano-USD, times
 Unix milliseconds of the Redis server.
 
@@ -56,6 +58,7 @@ class Keys:
     def __init__(self, tag: str) -> None:
         self.tag = tag
         self.all = tuple(f"{{{tag}}}:{name}" for name in NAMES)
+        self.probes = (f"{{{tag}}}:probe:0", f"{{{tag}}}:probe:1")
         self.spent, self.held, self.windows, self.open, self.leases, self.journal, self.checkpoint, self.meta = (
             self.all[:8]
         )

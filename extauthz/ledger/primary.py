@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -74,17 +76,22 @@ async def find_primary(url: StoreUrl, timeout_s: float) -> Address:
     """Find where to write. Raises StoreUnavailableError when nobody who was asked knows."""
     if url.topology is Topology.STANDALONE:
         return url.addresses[0]
-    found = None
-    for address in url.addresses:
-        try:
-            async with _asking(url, address, timeout_s) as client:
-                found = await (_of_sentinel(url, client) if url.service else _of_cluster(url, client, address))
-        except (RedisError, OSError, TimeoutError):
-            continue
-        if found is not None:
-            return found
-    who = f"sentinel knows a primary {url.service}" if url.service else "node knows who has the slot"
-    raise StoreUnavailableError(f"no {who}: check the store's URL and {url}")
+    # All are asked, and the most believed: one that was cut off from the others still names the primary of before.
+    answers = await asyncio.gather(*(_ask(url, address, timeout_s) for address in url.addresses))
+    named = Counter(address for address in answers if address is not None)
+    if not named:
+        who = f"sentinel knows a primary {url.service}" if url.service else "node knows who has the slot"
+        raise StoreUnavailableError(f"no {who}: check the store's URL and {url}")
+    return named.most_common(1)[0][0]
+
+
+async def _ask(url: StoreUrl, address: Address, timeout_s: float) -> Address | None:
+    """Ask a sentinel, or a node, where to write; None when it does not answer, or does not know."""
+    try:
+        async with _asking(url, address, timeout_s) as client:
+            return await (_of_sentinel(url, client) if url.service else _of_cluster(url, client, address))
+    except (RedisError, OSError, TimeoutError):
+        return None
 
 
 @asynccontextmanager

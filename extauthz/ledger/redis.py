@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -45,8 +45,8 @@ from extauthz.ledger.replay import Memory, Renewed, Told
 from extauthz.ledger.script import script
 from extauthz.ledger.url import StoreUrl
 
-RESERVE, SETTLE, RELEASE, RENEW, EXPIRE, STANDINGS, AMEND = SCRIPTS = tuple(
-    map(script, ("reserve", "settle", "release", "renew", "expire", "standings", "amend"))
+RESERVE, SETTLE, RELEASE, RENEW, EXPIRE, STANDINGS, AMEND, PROBE = SCRIPTS = tuple(
+    map(script, ("reserve", "settle", "release", "renew", "expire", "standings", "amend", "probe"))
 )
 
 SIGNING_KEY_BYTES = 32
@@ -157,7 +157,7 @@ class RedisLedger(Ledger):
         answer = await self._batches.call(RESERVE, _reserve_item(request))
         result = _reserve_result(answer, request, self.now_ms())
         if isinstance(result, Reserved):
-            self._memory.keep(request)
+            self._memory.keep(_as_granted(request, answer[2:]))
         return result
 
     async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
@@ -248,7 +248,9 @@ class RedisLedger(Ledger):
         return fields
 
     async def _prepare(self, client: Redis) -> None:
-        """Agree with the store on the key and the layout, before anything else is said to it."""
+        """Agree with the store on rights, key and layout, before anything else is said to it."""
+        probed = (*self.keys.all, *self.keys.probes)
+        await client.evalsha(PROBE.sha, len(probed), *probed, str(self.retention_ms), "0")
         signing_key, version = await client.hmget(self.keys.meta, "signing_key", "version")
         if signing_key is None or version is None:
             signing_key, version = await self._begin(client)
@@ -363,7 +365,7 @@ def _reserve_item(request: Reserve, *, repeated: bool = False) -> tuple[str, ...
 
 def _reserve_result(answer: Sequence[Any], request: Reserve, now_ms: int) -> ReserveResult:
     match [_text(answer[0]), *answer[1:]]:
-        case ["reserved", available]:
+        case ["reserved", available, *_]:
             return Reserved(int(available) if available else None)
         case ["refused", index, limit, spent, held]:
             return Refused(Standing(request.claims[index - 1].counter, int(limit), int(spent), int(held)))
@@ -373,6 +375,14 @@ def _reserve_result(answer: Sequence[Any], request: Reserve, now_ms: int) -> Res
             return AlreadyEnded(State(_text(state)))
         case _:
             return TooLate()
+
+
+def _as_granted(request: Reserve, granted: Sequence[bytes]) -> Reserve:
+    """Ask for what was granted; nothing is said of that where an earlier attempt was."""
+    if not granted:
+        return request
+    amounts = zip(request.claims, granted, strict=True)
+    return replace(request, claims=tuple(replace(claim, amount_nanousd=int(amount)) for claim, amount in amounts))
 
 
 def _settle_item(hold: Hold, cost_nanousd: int, note: Note) -> tuple[str, ...]:

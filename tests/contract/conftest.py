@@ -6,16 +6,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import pytest
 import pytest_asyncio
 
 from extauthz.ledger.base import Ledger
 from extauthz.ledger.memory import MemoryLedger
-from tests.support.ledger import SIGNING_KEY, Clock, ManualClock, RealClock, redis_ledger
+from tests.support.ledger import SIGNING_KEY, Clock, ManualClock, RealClock, redis_ledger, sharded_ledger
 from tests.support.redis import REDIS_VERSIONS, RedisServer
 from tests.support.redis_cluster import Cluster
 from tests.support.redis_sentinel import Sentinels
+
+SHARDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,18 @@ class Store:
     clock: Clock
 
 
+class Running(Protocol):
+    """Servers that run."""
+
+    @property
+    def url(self) -> str:
+        """Where a ledger finds them."""
+        ...
+
+
+Start = Callable[[], AbstractAsyncContextManager[Running]]
+
+
 @dataclass(slots=True)
 class Servers:
     """The servers of the stores, each started when the first test needs it, and stopped after the last."""
@@ -33,7 +48,7 @@ class Servers:
     running: AsyncExitStack
     urls: dict[str, str] = field(default_factory=dict)
 
-    async def url(self, name: str, start: Callable[[], RedisServer | Sentinels | Cluster]) -> str:
+    async def url(self, name: str, start: Start) -> str:
         """Give the URL of a store's servers."""
         if name not in self.urls:
             self.urls[name] = (await self.running.enter_async_context(start())).url
@@ -48,11 +63,16 @@ async def open_memory(servers: Servers) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def open_redis(
-    name: str, start: Callable[[], RedisServer | Sentinels | Cluster], servers: Servers
-) -> AsyncIterator[Store]:
+async def open_redis(name: str, start: Start, servers: Servers) -> AsyncIterator[Store]:
     """Open a store on Redis, under a tag of its own."""
     async with redis_ledger(await servers.url(name, start)) as ledger:
+        yield Store(ledger, RealClock())
+
+
+@asynccontextmanager
+async def open_shards(servers: Servers) -> AsyncIterator[Store]:
+    """Open a store in shards on the Cluster, under tags of its own."""
+    async with sharded_ledger(await servers.url("Cluster", Cluster), SHARDS) as ledger:
         yield Store(ledger, RealClock())
 
 
@@ -64,6 +84,7 @@ STORES: dict[str, Callable[[Servers], AbstractAsyncContextManager[Store]]] = {
     },
     "Sentinel": partial(open_redis, "Sentinel", Sentinels),
     "Cluster": partial(open_redis, "Cluster", Cluster),
+    "Cluster in shards": open_shards,
 }
 
 

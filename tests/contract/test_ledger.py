@@ -13,6 +13,8 @@ from extauthz.domain.reservation import TRANSITIONS, Claim, Lease, State, Verb
 from extauthz.ledger.base import (
     TOMBSTONE_SECONDS,
     AlreadyEnded,
+    Amendment,
+    AmendmentKind,
     Balance,
     Ending,
     Expired,
@@ -566,6 +568,103 @@ class TestWindows:
         assert Balance(old, 30, 0) == await balance(ledger, old)
         assert Ending.LATE == await ledger.settle(request.hold, 25)
         assert Balance(old, 25, 0) == await balance(ledger, old)
+
+
+class TestAmendments:
+    """Somebody changes the books by hand."""
+
+    async def amend(
+        self, ledger: Ledger, kind: AmendmentKind, amount: int | None = None, counter: Counter = TEAM
+    ) -> Amendment:
+        """Change a counter, and check that it was done now."""
+        amendment = Amendment(f"{kind} of {amount} on {counter.key}", kind, counter, amount, "ops@example.com")
+
+        assert await ledger.amend(amendment)
+
+        return amendment
+
+    async def test_reset(self, ledger: Ledger, ask: Ask) -> None:
+        """Nothing is spent any more; what is held stays held, and is settled on top of nothing."""
+        await spend(ledger, ask, TEAM, 1000)
+        request = ask("open", Claim(TEAM, None, 40))
+        await ledger.reserve(request)
+        await self.amend(ledger, AmendmentKind.RESET)
+
+        assert Balance(TEAM, 0, 40) == await balance(ledger, TEAM)
+
+        await ledger.settle(request.hold, 70)
+
+        assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
+
+    async def test_reset_of_a_counter_that_nobody_used(self, ledger: Ledger) -> None:
+        """There is nothing to forget."""
+        await self.amend(ledger, AmendmentKind.RESET)
+
+        assert Balance(TEAM, 0, 0) == await balance(ledger, TEAM)
+
+    async def test_a_correction_after_a_reset_takes_nothing_below_zero(
+        self, ledger: Ledger, clock: Clock, ask: Ask
+    ) -> None:
+        """What an expiry booked was forgotten by the reset: the late settle cannot give it back a second time."""
+        request = ask("r", HUNDRED)
+        await ledger.reserve(request)
+        await clock.advance(LEASE.lease_ms)
+        await ledger.expire(10)
+        await self.amend(ledger, AmendmentKind.RESET)
+
+        assert Ending.LATE == await ledger.settle(request.hold, LEASE.cost_nanousd - 10)
+        assert Balance(TEAM, 0, 0) == await balance(ledger, TEAM)
+
+    async def test_import(self, ledger: Ledger, ask: Ask) -> None:
+        """What was spent elsewhere counts, and exhausts the budget."""
+        await spend(ledger, ask, TEAM, 400)
+        await self.amend(ledger, AmendmentKind.IMPORT, 600)
+
+        assert Refused(Standing(TEAM, 1000, 1000, 0)) == await ledger.reserve(ask("r", HUNDRED))
+
+    async def test_grant(self, ledger: Ledger, ask: Ask) -> None:
+        """The limit is higher by what was granted, once more with each grant."""
+        await spend(ledger, ask, TEAM, 1000)
+        await self.amend(ledger, AmendmentKind.GRANT, 30)
+        await self.amend(ledger, AmendmentKind.GRANT, 50)
+
+        assert (Standing(TEAM, 1080, 1000, 0),) == await ledger.standings([(TEAM, 1000)])
+        assert Reserved(0) == await ledger.reserve(ask("r", HUNDRED))
+        assert Balance(TEAM, 1000, 80) == await balance(ledger, TEAM)
+        assert Refused(Standing(TEAM, 1080, 1000, 80)) == await ledger.reserve(ask("other", HUNDRED))
+
+    async def test_a_grant_ends_with_its_window(self, ledger: Ledger, clock: Clock) -> None:
+        """The next window has the configured limit again."""
+        now, later = (a_counter(window=a_window(clock.now_ms(), left_ms=left_ms)) for left_ms in (60_000, 61_000))
+        await self.amend(ledger, AmendmentKind.GRANT, 30, now)
+
+        assert (Standing(now, 130, 0, 0), Standing(later, 100, 0, 0)) == await ledger.standings(
+            [(now, 100), (later, 100)]
+        )
+
+    async def test_limit(self, ledger: Ledger, clock: Clock, ask: Ask) -> None:
+        """The limit stands in for the configured one in this window and later ones, until it is taken away."""
+        now, later = (a_counter(window=a_window(clock.now_ms(), left_ms=left_ms)) for left_ms in (60_000, 61_000))
+        await self.amend(ledger, AmendmentKind.LIMIT, 50, now)
+
+        assert (Standing(now, 50, 0, 0), Standing(later, 50, 0, 0)) == await ledger.standings([(now, 9), (later, 9)])
+
+        await self.amend(ledger, AmendmentKind.LIMIT, 0)
+
+        assert Refused(Standing(TEAM, 0, 0, 0)) == await ledger.reserve(ask("r", HUNDRED))
+
+        await self.amend(ledger, AmendmentKind.LIMIT, None)
+
+        assert Reserved(900) == await ledger.reserve(ask("r", HUNDRED))
+
+    @pytest.mark.parametrize("kind", [AmendmentKind.IMPORT, AmendmentKind.GRANT])
+    async def test_twice(self, ledger: Ledger, kind: AmendmentKind) -> None:
+        """The same change again changes nothing, and says so."""
+        amendment = await self.amend(ledger, kind, 7)
+        before = await ledger.standings([(TEAM, 100)])
+
+        assert not await ledger.amend(amendment)
+        assert before == await ledger.standings([(TEAM, 100)])
 
 
 class TestConcurrency:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -19,6 +19,7 @@ from extauthz.domain.windows import LIFETIME, Window
 from extauthz.ledger.base import Balance, Ledger, Reserve
 from extauthz.ledger.link import Server
 from extauthz.ledger.redis import RedisLedger, RedisOptions
+from extauthz.ledger.shards import ShardedLedger, new_ledgers
 from extauthz.ledger.url import parse_store_url
 
 START_MS = 1_795_000_000_000
@@ -87,24 +88,56 @@ class Listener:
 
 
 OPEN_SECONDS = 20.0
+PATIENT = RedisOptions(timeout_s=5.0)
 
 
 @asynccontextmanager
 async def redis_ledger(
-    url: str, listener: Listener | None = None, options: RedisOptions = RedisOptions(timeout_s=5.0), tag: str = ""
+    url: str,
+    listener: Listener | None = None,
+    options: RedisOptions = PATIENT,
+    tag: str = "",
+    *,
+    found: bool | None = True,
+    clock_s: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[RedisLedger]:
-    """Open a ledger on Redis, under a tag of its own, and close it after the block."""
-    tagged = f"{url}?tag={tag or uuid.uuid4().hex}"
+    """Open a ledger on Redis, under a tag of its own, and close it after the block.
+
+    Unless `found` it has no store yet; with None it may have one.
+    """
+    tagged = f"{url}{'&' if '?' in url else '?'}tag={tag or uuid.uuid4().hex}"
     ledger = RedisLedger(
         parse_store_url(tagged),
         listener or Listener(),
-        clock_s=time.monotonic,
+        clock_s=clock_s,
         unix_ms=RealClock().now_ms,
         chance=random.random,
         options=options,
     )
-    assert await ledger.open(OPEN_SECONDS), f"no store at {url}"
     try:
+        assert await ledger.open(OPEN_SECONDS if found else 0.0) is found or found is None, f"{url}: {ledger.link.up}"
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@asynccontextmanager
+async def sharded_ledger(
+    url: str, shards: int, listener: Listener | None = None, tag: str = "", *, found: bool = True
+) -> AsyncIterator[ShardedLedger]:
+    """Open a ledger in shards, under tags of its own, and close it after the block. Unless `found` it has no store."""
+    ledgers = new_ledgers(
+        parse_store_url(f"{url}?tag={tag or uuid.uuid4().hex}"),
+        listener or Listener(),
+        shards=shards,
+        clock_s=time.monotonic,
+        unix_ms=RealClock().now_ms,
+        chance=random.random,
+        options=RedisOptions(timeout_s=5.0),
+    )
+    ledger = ShardedLedger(ledgers)
+    try:
+        assert await ledger.open(OPEN_SECONDS if found else 2.0) is found, url
         yield ledger
     finally:
         await ledger.close()

@@ -4,7 +4,8 @@
 -- (9.0 million USD). An amount travels from redis.call to redis.call, or through text(): `..`, tostring and cjson keep
 -- 14 digits, which is less than 100,001 USD.
 --
--- ARGV: the retention of endings in ms, the number of items, the items one after the other. Reply: {now, answer of each}.
+-- ARGV: the retention of endings in ms, the number of items, the items one after the other.
+-- Reply: {now, the answer to each item}.
 
 local SPENT, HELD, WINDOWS, OPEN, LEASES, JOURNAL, CHECKPOINT, META, GRANTED, LIMITS =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]

@@ -3,8 +3,9 @@
 -- Item: id, attempt, reserved at, model, lease in ms, cost of its expiry, not after ('' for any time), '1' to repeat
 -- after a failover what was granted before (neither time, window nor limit is judged again), number of claims; and for
 -- each claim counter, limit ('' for none), amount, '1' when all of the amount must fit.
--- Answer: {'reserved', least available ('' without limits)} | {'refused', index of the claim that binds, limit, spent, held}
---       | {'stale_window'} | {'ended', state} | {'too_late'} | {'known'} for one to repeat that is open.
+-- Answer: {'reserved', least available ('' without limits), what was granted to each claim, if it was only now…}
+--       | {'refused', index of the claim that binds, limit, spent, held} | {'stale_window'} | {'ended', state}
+--       | {'too_late'} | {'known'} for one to repeat that is open.
 -- Invariants: held is the sum of the amounts in open records; nothing is written unless the answer is 'reserved'.
 
 local function take_claims()
@@ -101,11 +102,11 @@ local function reserve()
   end
   local record = redis.call('HGET', OPEN, id)
   if record then
-    local cost, rest = string.match(record, '^(%S+) %S+(.*)$')
-    redis.call('HSET', OPEN, id, cost .. ' ' .. attempt .. rest)
     if repeated then
       return { 'known' }
     end
+    local cost, rest = string.match(record, '^(%S+) %S+(.*)$')
+    redis.call('HSET', OPEN, id, cost .. ' ' .. attempt .. rest)
     return least_available(claims, {})
   end
   if (not_after and NOW > not_after) or NOW - reserved_at >= RETENTION then
@@ -131,7 +132,11 @@ local function reserve()
   end
   redis.call('HSET', OPEN, id, table.concat(fields, ' '))
   redis.call('ZADD', LEASES, text(NOW + lease), id)
-  return least_available(claims, granted)
+  local answer = least_available(claims, granted)
+  for _, claim in ipairs(claims) do
+    answer[#answer + 1] = text(granted[claim.counter])
+  end
+  return answer
 end
 
 return each_item(reserve)
