@@ -86,7 +86,7 @@ async def opened_books(settings: Settings, shard: int | None) -> AsyncIterator[t
         clock_s=time.monotonic,
         unix_ms=lambda: time.time_ns() // 1_000_000,
         chance=random.random,
-        options=RedisOptions(TIMEOUT_S, settings.tombstone_seconds, settings.journal_entries_max),
+        options=RedisOptions(TIMEOUT_S, settings.tombstone_seconds, settings.journal_entries_max, keeps_books=False),
     )
     if shard is not None and not 0 <= shard < len(shards):
         raise NoBooksError(f"there is no shard {shard}: they are 0 to {len(shards) - 1}")

@@ -232,7 +232,8 @@ class Service(Strict):
         default=16,
         ge=2,
         le=256,
-        description="How many sets of keys there are with shard_by. Another number begins other books.",
+        description="How many sets of keys there are with shard_by. Books that were begun cannot be divided otherwise: "
+        "another number is refused, and to begin or to end dividing them begins other books.",
     )
     allow_eviction: bool = Field(
         default=False,

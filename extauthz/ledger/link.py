@@ -67,6 +67,9 @@ GONE_CLASSES = (
     "AuthenticationError",
     "NoPermissionError",
 )
+# What calls raise. redis-py stumbles with an AttributeError over a connection that is closed while it sends, as those
+# of a lost client are.
+FAILURES = (RedisError, OSError, TimeoutError, AttributeError)
 REFUSED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
@@ -186,7 +189,7 @@ class Link:
                 # The server forgot its scripts (a restart, SCRIPT FLUSH): it gets this one along, and did nothing yet.
                 self._look_now.set()
                 reply = await client.eval(script.source, len(keys), *keys, *args)
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise self._failed(error, client) from error
         self._failures = 0
         return reply
@@ -196,7 +199,7 @@ class Link:
         client = self._open_client()
         try:
             return await client.execute_command(*command)
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise self._failed(error, client) from error
 
     async def transact(self, *commands: tuple[str | int, ...]) -> list[Any]:
@@ -207,7 +210,7 @@ class Link:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise self._failed(error, client) from error
 
     def _open_client(self) -> Redis:
@@ -282,7 +285,8 @@ class Link:
 
     async def _watch(self) -> None:
         """Look at the store from time to time, and follow its primary."""
-        follows = self._url.topology is not Topology.STANDALONE
+        # Sentinels name another primary while the old one still takes writes; a Cluster's node says MOVED by itself.
+        follows = self._url.topology is Topology.SENTINEL
         loop = asyncio.get_running_loop()
         looked_s = loop.time()
         while True:
@@ -355,4 +359,6 @@ def _reason(error: BaseException) -> str:
     """Say what failed, in the server's words where it has some; no arguments of a script are in them."""
     if isinstance(error, SlowError | TimeoutError):
         return "it did not answer in time"
+    if isinstance(error, StoreUnavailableError):
+        return str(error)
     return f"{type(error).__name__}: {error}"

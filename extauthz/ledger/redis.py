@@ -71,11 +71,15 @@ REPLAY_FAILURES_MAX = 150
 
 @dataclass(frozen=True, slots=True)
 class RedisOptions:
-    """How the books are kept: how long endings are remembered, and how many entries the journal has before trimming."""
+    """How the books are kept: how long endings are remembered, and how many entries the journal has before trimming.
+
+    Who only looks at books (`keeps_books` False) begins none, and needs no rights to change them.
+    """
 
     timeout_s: float = 0.25
     tombstone_seconds: int = TOMBSTONE_SECONDS
     journal_entries_max: int = 100_000
+    keeps_books: bool = True
 
 
 class StoreListener(LinkListener, Protocol):
@@ -112,7 +116,6 @@ class RedisLedger(Ledger):
         )
         self._listener = listener
         self._clock_s = clock_s
-        self._unix_ms = unix_ms
         self._options = options
         self._layout = VERSION if shards == 1 else f"{VERSION} in {shards} shards"
         self.retention_ms = options.tombstone_seconds * 1000
@@ -249,19 +252,21 @@ class RedisLedger(Ledger):
 
     async def _prepare(self, client: Redis) -> None:
         """Agree with the store on rights, key and layout, before anything else is said to it."""
-        probed = (*self.keys.all, *self.keys.probes)
-        await client.evalsha(PROBE.sha, len(probed), *probed, str(self.retention_ms), "0")
+        seconds, microseconds = await client.time()
+        self._learn(int(seconds) * 1000 + int(microseconds) // 1000)
         signing_key, version = await client.hmget(self.keys.meta, "signing_key", "version")
-        if signing_key is None or version is None:
-            signing_key, version = await self._begin(client)
-        if _text(version) != self._layout:
+        if self._options.keeps_books:
+            probed = (*self.keys.all, *self.keys.probes)
+            await client.evalsha(PROBE.sha, len(probed), *probed, str(self.retention_ms), "0")
+            if signing_key is None or version is None:
+                signing_key, version = await self._begin(client)
+        if version is not None and _text(version) != self._layout:
             raise StoreUnavailableError(
                 f"the books under {{{self.keys.tag}}} are of version {_text(version)}, "
                 f"and this program is to keep them in version {self._layout}"
             )
-        self._signing_key = bytes.fromhex(_text(signing_key))
-        seconds, microseconds = await client.time()
-        self._learn(int(seconds) * 1000 + int(microseconds) // 1000)
+        if signing_key is not None:
+            self._signing_key = bytes.fromhex(_text(signing_key))
 
     async def _begin(self, client: Redis) -> tuple[bytes, bytes]:
         """Begin the books, unless somebody else just did; a server that is full must be asked for no more than that."""
@@ -270,7 +275,7 @@ class RedisLedger(Ledger):
         pipeline = client.pipeline(transaction=True)
         pipeline.hsetnx(self.keys.meta, "signing_key", key)
         pipeline.hsetnx(self.keys.meta, "version", self._layout)
-        pipeline.hsetnx(self.keys.meta, "began_at", str(self._unix_ms()))
+        pipeline.hsetnx(self.keys.meta, "began_at", str(self.now_ms()))
         pipeline.hmget(self.keys.meta, "signing_key", "version")
         *_, (signing_key, version) = await pipeline.execute()
         return signing_key, version

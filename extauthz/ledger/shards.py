@@ -14,7 +14,17 @@ from zlib import crc32
 
 from extauthz.domain.budgets import Counter, Scope, ScopeKind, Standing
 from extauthz.domain.reservation import Hold, Lease, Note
-from extauthz.ledger.base import UNNOTED, Amendment, Balance, Ending, Expired, Ledger, Reserve, ReserveResult
+from extauthz.ledger.base import (
+    UNNOTED,
+    Amendment,
+    AmendmentKind,
+    Balance,
+    Ending,
+    Expired,
+    Ledger,
+    Reserve,
+    ReserveResult,
+)
 from extauthz.ledger.redis import BALANCES_EXAMINED_MAX, RedisLedger, RedisOptions, StoreListener
 from extauthz.ledger.url import StoreUrl
 
@@ -98,9 +108,12 @@ class ShardedLedger(Ledger):
         return expired
 
     async def amend(self, amendment: Amendment) -> bool:
-        """Change the books by hand, in every shard where the counter may be."""
+        """Change the books by hand, in every shard where the counter may be.
+
+        An amount is imported once: to the organization's shard, or to that of those who have none.
+        """
         scope = amendment.counter.scope
-        if scope.kind is ScopeKind.ORGANIZATION:
+        if scope.kind is ScopeKind.ORGANIZATION or amendment.kind is AmendmentKind.IMPORT:
             return await self._of((scope,)).amend(amendment)
         return any(await asyncio.gather(*(shard.amend(amendment) for shard in self.shards)))
 

@@ -82,6 +82,14 @@ class RecordingLedger(MemoryLedger):
     def __init__(self, clock_ms: Callable[[], int] = lambda: NOW_MS) -> None:
         super().__init__(clock_ms, SIGNING_KEY)
         self.requests: list[Reserve] = []
+        self.payers: list[Sequence[Scope]] = []
+
+    async def standings(
+        self, limits: Sequence[tuple[Counter, int]], *, payers: Sequence[Scope] = ()
+    ) -> tuple[Standing, ...]:
+        """Remember who asks, then tell."""
+        self.payers.append(payers)
+        return await super().standings(limits)
 
     async def reserve(self, request: Reserve) -> ReserveResult:
         """Remember, then reserve."""
@@ -351,6 +359,17 @@ async def test_what_a_decision_says_of_its_request(build: Builder) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- discovery
+
+
+async def test_discovery_says_who_pays(build: Builder) -> None:
+    """Books in shards are found by the scopes of the principal, the organization without a budget among them."""
+    gate = build()
+
+    await gate.verdict(get(LIST, "sk-ana"))
+
+    (payers,) = gate.ledger.payers
+    key = f"key:{sha256(b'sk-ana').hexdigest()}"
+    assert ["global", "org:acme", "team:research", "member:research/ana", "user:ana", key] == [*map(str, payers)]
 
 
 async def test_discovery_under_all_never_touches_the_store(build: Builder) -> None:
