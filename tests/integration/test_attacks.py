@@ -37,7 +37,7 @@ from tests.support.attacks import (
 from tests.support.envoy import ENVOY_VERSIONS, EnvoyVersion
 from tests.support.processes import eventually
 from tests.support.raw import Reply, send
-from tests.support.stack import Metrics, Stack, stack
+from tests.support.stack import Metrics, Stack, patient, stack
 from tests.support.upstream import MODELS, Head, Play, Received
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
@@ -74,7 +74,7 @@ async def house(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     version: EnvoyVersion = request.param
 
     def limited(options: BootstrapOptions) -> BootstrapOptions:
-        return replace(options, max_request_bytes=LIMIT)
+        return replace(patient(options), max_request_bytes=LIMIT)
 
     async with stack(CONFIG, version=version, options=limited, edit=trusting) as house:
         yield house

@@ -1,207 +1,316 @@
-"""Any story of signals, told to the memory ledger and to a model that is too simple to be wrong."""
+"""Any story of signals, told to every ledger and to a model that is too simple to be wrong.
+
+Ledgers on Redis run their own scripts on real servers; only the time is the test's (tests/support/store_clock.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from extauthz.domain.budgets import Counter
-from extauthz.domain.reservation import TRANSITIONS, Claim, Hold, Lease, State, Verb
+from extauthz.domain.reservation import Claim, Hold, Lease, State
 from extauthz.domain.windows import Duration, Unit, WindowRule
-from extauthz.ledger.base import AlreadyEnded, Ending, Expired, Refused, Reserve, Reserved, ReserveResult
-from extauthz.ledger.memory import MemoryLedger
-from tests.support.ledger import SIGNING_KEY, ManualClock, a_counter, a_hold, balance
+from extauthz.ledger.base import Amendment, AmendmentKind, Refused, Reserve, Reserved, StaleWindow
+from tests.support.driven_stores import Running, Servers, Store, Verb, in_memory, servers_on_a_loop
+from tests.support.ledger import START_MS, a_counter, a_hold
+from tests.support.ledger_model import KEPT_MS, WITHDRAWN_MS, Model, Step, Told
+from tests.support.redis import REDIS_VERSIONS, RedisServer
+from tests.support.redis_cluster import Cluster
+from tests.support.redis_sentinel import Sentinels
+from tests.support.stack import NANOUSD_PER_USD
 
-Answer = TypeVar("Answer")
+# Lua writes numbers with 14 digits where it is not watched, and computes exactly up to 2^53.
+FOURTEEN_DIGITS = 100_001 * NANOUSD_PER_USD
+LARGEST = 8_999_999 * NANOUSD_PER_USD
+EXACT_MAX = 2**53
 
-NAMES = st.sampled_from(["a", "b", "c", "d"])
+# Of which id a verb tells: of one in these states, or of any, how many of them ago.
+Which = tuple[tuple[State | None, ...], int]
+OPEN, EXPIRED, UNKNOWN, ANY = (State.HELD,), (State.EXPIRED,), (None,), (None, *State)
+WHICH = st.tuples(st.sampled_from([OPEN, OPEN, EXPIRED, UNKNOWN, ANY]), st.integers(1, 3))
+TIMES = st.just(1) | st.integers(1, 3)
 ATTEMPTS = st.sampled_from(["first", "second"])
-COSTS = st.integers(0, 60)
-LEASES = st.builds(Lease, st.integers(1_000, 8_000), COSTS)
-
-
-@dataclass
-class Told:
-    """What the model knows of one id. `state` is None until it is reserved, and again when an attempt withdrew."""
-
-    hold: Hold
-    state: State | None = None
-    attempt: str | None = None
-    withdrawn: set[str | None] = field(default_factory=set)
-    held: dict[str, int] = field(default_factory=dict)
-    booked: int = 0
-    lease: Lease = field(default_factory=lambda: Lease(0, 0))
-    renewed_at_ms: int = 0
-
-
-@dataclass
-class Model:
-    """A ledger that counts everything anew each time it is asked."""
-
-    told: dict[str, Told] = field(default_factory=dict)
-
-    def balance(self, counter: Counter) -> tuple[int, int]:
-        """Give spent and held: the sum of what was booked, and of what open reservations hold."""
-        on_it = [told for told in self.told.values() if counter in told.hold.counters]
-        return sum(told.booked for told in on_it), sum(told.held.get(counter.key, 0) for told in on_it)
-
-    def reserve(self, told: Told, request: Reserve, now_ms: int) -> type[ReserveResult] | AlreadyEnded:
-        """Tell how a reserve must be answered."""
-        if told.state not in {None, State.HELD}:
-            return AlreadyEnded(told.state)
-        if request.attempt in told.withdrawn:
-            return AlreadyEnded(State.RELEASED)
-        if told.state is None:
-            held = {}
-            for claim in request.claims:
-                spent, taken = self.balance(claim.counter)
-                limit = 10**9 if claim.limit_nanousd is None else claim.limit_nanousd
-                available = limit - spent - taken
-                if spent >= limit or available < (claim.amount_nanousd if claim.whole else 1):
-                    return Refused
-                held[claim.counter.key] = min(claim.amount_nanousd, available)
-            told.hold, told.state, told.held = request.hold, State.HELD, held
-            told.lease, told.renewed_at_ms = request.lease, now_ms
-        told.attempt = request.attempt
-        return Reserved
-
-    def end(self, told: Told, verb: Verb, booked: int) -> Ending:
-        """End a reservation as the table says."""
-        before = told.state
-        if before is not None and (before, verb) not in TRANSITIONS:
-            return Ending.REPEATED
-        told.state = TRANSITIONS[before or State.HELD, verb]
-        told.held, told.booked = {}, booked
-        return {None: Ending.UNKNOWN, State.HELD: Ending.FIRST}.get(before, Ending.LATE)
-
-    def withdraw(self, told: Told, attempt: str) -> Ending:
-        """End one attempt's claim on a reservation."""
-        if told.state not in {None, State.HELD} or attempt in told.withdrawn:
-            return Ending.REPEATED
-        told.withdrawn.add(attempt)
-        if told.state is None:
-            return Ending.UNKNOWN
-        if told.attempt != attempt:
-            return Ending.REPEATED
-        told.state, told.held = None, {}
-        return Ending.FIRST
-
-    def expire(self, count_max: int, now_ms: int) -> tuple[Expired, ...]:
-        """End what is due, the oldest first."""
-        due = [
-            (told.renewed_at_ms + told.lease.lease_ms, name)
-            for name, told in self.told.items()
-            if told.state is State.HELD and told.renewed_at_ms + told.lease.lease_ms <= now_ms
-        ]
-        names = [name for _, name in sorted(due)[:count_max]]
-        for name in names:
-            self.end(self.told[name], Verb.EXPIRE, self.told[name].lease.cost_nanousd)
-        return tuple(Expired(name, self.told[name].booked) for name in names)
+SMALL = st.integers(0, 60)
+LARGE = st.sampled_from([FOURTEEN_DIGITS, LARGEST]).flatmap(lambda amount: st.integers(amount - 60, amount + 60))
+AMOUNTS = SMALL | SMALL | SMALL | SMALL | SMALL | LARGE
+LIMITS = st.sampled_from([None, None, None, LARGEST + 300, LARGEST + 300, FOURTEEN_DIGITS + 300, 300, 0])
+LEASES = st.builds(Lease, st.integers(1_000, 8_000) | st.just(2 * KEPT_MS), AMOUNTS)
+WINDOWS = {
+    "limited": WindowRule(),
+    "counted": WindowRule(),
+    "short": WindowRule(Duration(10, Unit.SECOND)),
+    "daily": WindowRule(Duration(1, Unit.DAY)),
+}
+KINDS = st.sampled_from(list(WINDOWS))
+# Counter, limit, amount, whole. One counter may come more than once, as where a payer has two budgets.
+Asked = tuple[str, int | None, int, bool]
+CLAIMS = st.lists(st.tuples(KINDS, LIMITS, AMOUNTS, st.booleans()), min_size=1, max_size=4)
+RESET = st.tuples(st.just(AmendmentKind.RESET), st.none())
+AMENDMENTS = (
+    RESET
+    | RESET
+    | st.tuples(st.just(AmendmentKind.IMPORT), AMOUNTS)
+    | st.tuples(st.just(AmendmentKind.GRANT), SMALL)
+    | st.tuples(st.just(AmendmentKind.LIMIT), st.none() | st.sampled_from([0, 200, LARGEST + 300]))
+)
+# How far the clock jumps; None is to the end of the short window.
+JUMPS_MS = (
+    st.integers(0, 4_000)
+    | st.integers(0, 12_000)
+    | st.none()
+    | st.integers(-5_000, -1)
+    | st.sampled_from([WITHDRAWN_MS // 2, WITHDRAWN_MS - 1, WITHDRAWN_MS])
+    | st.sampled_from([KEPT_MS // 8, KEPT_MS // 4, KEPT_MS - 1, KEPT_MS])
+    | st.integers(1, 2 * KEPT_MS)
+)
 
 
 class LedgerStory(RuleBasedStateMachine):
-    """Signals in any order and any number, with time passing in between, over two counters and a window of 10 s."""
+    """Signals in any order and any number, while the clock jumps and windows roll."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__()
-        self.clock = ManualClock()
-        self.ledger = MemoryLedger(self.clock.now_ms, SIGNING_KEY)
+        self.store = store
+        self.ledger = store.ledger
         self.model = Model()
-        self.window = WindowRule(Duration(10, Unit.SECOND))
-        self.counters_seen: set[Counter] = set()
+        self.asked: dict[str, list[Reserve]] = defaultdict(list)
+        self.asked_on: tuple[Counter, ...] = ()
+        self.amendments: list[Amendment] = []
+        self.seen: set[Counter] = set()
 
-    def ask(self, verb: Coroutine[object, None, Answer]) -> Answer:
-        """Carry out one verb, in a single step: that it never waits is what makes it atomic."""
-        try:
-            verb.send(None)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
-        raise AssertionError("the verb waited for something")
+    def tell(
+        self,
+        name: str,
+        verb: Callable[[], Verb],
+        expect: Callable[[Told], Step],
+        *,
+        times: int = 1,
+        attempt: str | None = None,
+    ) -> None:
+        """Carry out a verb so many times at once, and see each answered as the model says."""
+        for answer in self.store.ask(*(verb() for _ in range(times))):
+            self.hear(name, answer, expect, attempt)
 
-    def told(self, name: str) -> Told:
-        """Give what the model knows of an id; one never heard of gets a hold on the counters of now."""
-        now_ms = self.clock.now_ms()
-        counters = (a_counter("limited"), a_counter("unlimited"), a_counter("windowed", self.window.at(now_ms)))
-        self.counters_seen.update(counters)
-        hold = a_hold(name, counters, reserved_at_ms=now_ms)
-        return self.model.told.setdefault(name, Told(hold))
+    def hear(self, name: str, answer: object, expect: Callable[[Told], Step], attempt: str | None = None) -> None:
+        """See one verb answered as the model says."""
+        steps = [expect(told) for told in self.model.memories(name, attempt)]
+        step = next((step for step in steps if self.same(step.answer, answer)), None)
+        assert step is not None, f"{answer} instead of {steps[0].answer}"
+        self.model.take(name, step)
 
-    @rule(name=NAMES, attempt=ATTEMPTS, amount=COSTS, whole=st.booleans(), lease=LEASES)
-    def reserve(self, name: str, attempt: str, amount: int, *, whole: bool, lease: Lease) -> None:
-        """Reserve, for the first time or again."""
-        told = self.told(name)
-        windowed = a_counter("windowed", self.window.at(self.clock.now_ms()))
-        claims = (
-            Claim(a_counter("limited"), 200, amount, whole=whole),
-            Claim(a_counter("unlimited"), None, amount),
-            Claim(windowed, 100, amount, whole=whole),
+    def same(self, expected: object, answer: object) -> bool:
+        """Tell whether an answer is as expected: to the nano-USD, unless a counter is beyond doubles or dropped."""
+        if expected == answer:
+            return True
+        if not isinstance(answer, Refused | Reserved | StaleWindow) or type(expected) is not type(answer):
+            return False
+        standings = [self.model.standing(counter, 0) for counter in self.asked_on]
+        return isinstance(answer, StaleWindow) or any(
+            standing.spent_nanousd + standing.held_nanousd >= EXACT_MAX or self.model.dropped(standing.counter)
+            for standing in standings
         )
-        hold = a_hold(name, tuple(claim.counter for claim in claims), reserved_at_ms=self.clock.now_ms())
-        request = Reserve(hold, attempt, claims, lease)
-        expected = self.model.reserve(told, request, self.clock.now_ms())
 
-        result = self.ask(self.ledger.reserve(request))
+    def new_id(self) -> str:
+        """Give an id that nobody has heard of, with a hold on the counters of now."""
+        name, now_ms = f"r{len(self.model.told):02}", self.model.now_ms
+        counters = tuple(counter_at(kind, now_ms) for kind in WINDOWS)
+        self.seen.update(counters)
+        self.model.told[name] = Told(a_hold(name, counters, reserved_at_ms=now_ms))
+        self.model.until(KEPT_MS)  # it is too old to be settled then
+        return name
 
-        assert expected == (result if isinstance(result, AlreadyEnded) else type(result))
+    def id(self, which: Which) -> str:
+        """Give one of the ids in those states, of any where there is none, and a new one at last."""
+        states, ago = which
+        names = [name for name, told in self.model.told.items() if told.state in states] or list(self.model.told)
+        return names[-min(ago, len(names))] if names else self.new_id()
 
-    @rule(name=NAMES, cost=COSTS)
-    def settle(self, name: str, cost: int) -> None:
-        """Settle, whether anybody waits for it or not."""
-        told = self.told(name)
+    def hold(self, name: str, number: int) -> Hold:
+        """Give one of the holds of an id that may travel."""
+        holds = [self.model.told[name].hold, *(request.hold for request in self.asked[name])]
+        return holds[-min(number, len(holds) - 1)]
 
-        assert self.model.end(told, Verb.SETTLE, cost) == self.ask(self.ledger.settle(told.hold, cost))
+    def request(
+        self, name: str, asked: Sequence[Asked], lease: Lease, *, attempt: str = "first", patience_ms: int | None = None
+    ) -> Reserve:
+        """Make a reserve on the windows of now."""
+        now_ms = self.model.now_ms
+        self.model.until(KEPT_MS)
+        claims = tuple(
+            Claim(counter_at(kind, now_ms), limit, amount, whole=whole) for kind, limit, amount, whole in asked
+        )
+        hold = a_hold(name, tuple(dict.fromkeys(claim.counter for claim in claims)), reserved_at_ms=now_ms)
+        request = Reserve(hold, attempt, claims, lease, None if patience_ms is None else now_ms + patience_ms)
+        self.asked[name].append(request)
+        self.seen.update(hold.counters)
+        return request
 
-    @rule(name=NAMES)
-    def release(self, name: str) -> None:
-        """Release for good."""
-        told = self.told(name)
+    def send(self, *requests: Reserve) -> None:
+        """Let reserves arrive at the same time."""
+        for request, answer in zip(
+            requests, self.store.ask(*(self.ledger.reserve(request) for request in requests)), strict=True
+        ):
+            self.asked_on = request.hold.counters
+            self.hear(request.hold.id, answer, partial(self.model.reserve, request), request.attempt)
 
-        assert self.model.end(told, Verb.RELEASE, told.booked) == self.ask(self.ledger.release(name))
+    @initialize(amount=SMALL, lease=LEASES)
+    def begin(self, amount: int, lease: Lease) -> None:
+        """Hold money for some requests, so that there is something to end."""
+        self.reserve(3, [(kind, None, amount, False) for kind in WINDOWS], lease, None)
 
-    @rule(name=NAMES, attempt=ATTEMPTS)
-    def release_attempt(self, name: str, attempt: str) -> None:
-        """Release what one attempt has, as its cancellation does."""
-        told = self.told(name)
+    @rule(count=st.integers(1, 3), asked=CLAIMS, lease=LEASES, patience_ms=st.none() | st.integers(0, 5_000))
+    def reserve(self, count: int, asked: Sequence[Asked], lease: Lease, patience_ms: int | None) -> None:
+        """Reserve for so many new requests."""
+        self.send(*(self.request(self.new_id(), asked, lease, patience_ms=patience_ms) for _ in range(count)))
 
-        assert self.model.withdraw(told, attempt) == self.ask(self.ledger.release(name, attempt=attempt))
+    @rule(which=WHICH, asked=CLAIMS, lease=LEASES, attempt=ATTEMPTS)
+    def reserve_again(self, which: Which, asked: Sequence[Asked], lease: Lease, attempt: str) -> None:
+        """Reserve for a request whose Check is retried, perhaps in the next window."""
+        self.send(self.request(self.id(which), asked, lease, attempt=attempt))
 
-    @rule(name=NAMES, lease=LEASES)
-    def renew(self, name: str, lease: Lease) -> None:
+    @rule(which=WHICH, number=st.integers(0, 2), times=TIMES)
+    def reserve_late(self, which: Which, number: int, times: int) -> None:
+        """Let a reserve arrive that was sent at some time."""
+        asked = self.asked[self.id(which)]
+        if asked:
+            self.send(*[asked[-min(number, len(asked) - 1)]] * times)
+
+    @rule(which=WHICH, number=st.integers(0, 2), cost=AMOUNTS, times=TIMES)
+    def settle(self, which: Which, number: int, cost: int, times: int) -> None:
+        """Settle by any of its holds, whether anybody waits for it or not."""
+        name = self.id(which)
+        hold = self.hold(name, number)
+        self.tell(name, lambda: self.ledger.settle(hold, cost), partial(self.model.settle, hold, cost), times=times)
+
+    @rule(which=WHICH, attempt=st.none() | ATTEMPTS, times=TIMES)
+    def release(self, which: Which, attempt: str | None, times: int) -> None:
+        """Release for good, or what one attempt has, as its cancellation does."""
+        name = self.id(which)
+        expect = self.model.release if attempt is None else partial(self.model.withdraw, attempt)
+        self.tell(name, lambda: self.ledger.release(name, attempt=attempt), expect, times=times, attempt=attempt)
+
+    @rule(which=WHICH, lease=LEASES)
+    def renew(self, which: Which, lease: Lease) -> None:
         """Renew, as a stream that lives does."""
-        told = self.told(name)
-        if told.state is State.HELD:
-            told.lease, told.renewed_at_ms = lease, self.clock.now_ms()
+        name = self.id(which)
+        hold = self.hold(name, 0)
+        self.tell(name, lambda: self.ledger.renew(hold, lease), partial(self.model.renew, lease))
 
-        assert (told.state is State.HELD) == self.ask(self.ledger.renew(told.hold, lease))
+    @rule(kinds=st.sets(KINDS, min_size=1), change=AMENDMENTS, again=st.booleans())
+    def amend(self, kinds: set[str], change: tuple[AmendmentKind, int | None], *, again: bool) -> None:
+        """Change counters by hand, or repeat all changes that were made, which changes nothing."""
+        kind_of_change, amount = change
+        counters = [counter_at(kind, self.model.now_ms) for kind in sorted(kinds)]
+        new = [
+            Amendment(f"{len(self.amendments)} on {counter.key}", kind_of_change, counter, amount, "somebody")
+            for counter in counters
+        ]
+        told = [*self.amendments, *new] if again and self.model.latest_ms - START_MS < KEPT_MS else new
+        self.amendments += new
+        self.seen.update(counters)
 
-    @rule(duration_ms=st.integers(0, 10_000), count_max=st.integers(0, 4))
-    def expire(self, duration_ms: int, count_max: int) -> None:
-        """Let time pass, and expire some of what is due then."""
-        self.ask(self.clock.advance(duration_ms))
+        assert [self.model.amend(each) for each in told] == self.store.ask(*map(self.ledger.amend, told))
 
-        assert self.model.expire(count_max, self.clock.now_ms()) == self.ask(self.ledger.expire(count_max))
+    @rule(
+        jump_ms=JUMPS_MS,
+        times=st.just(1) | st.integers(1, 6),
+        counts=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    )
+    def wait(self, jump_ms: int | None, times: int, counts: Sequence[int]) -> None:
+        """Let the clock jump, and then some replicas expire some of what is due; and so on.
+
+        It does not jump back to before something was forgotten.
+        """
+        for _ in range(times):
+            now_ms = self.model.now_ms
+            end_ms = WINDOWS["short"].at(now_ms).end_ms or now_ms
+            then_ms = end_ms if jump_ms is None else now_ms + jump_ms
+            if any(then_ms < forgotten_ms <= now_ms for forgotten_ms in self.model.forgets_at_ms):
+                return
+            self.model.now_ms, self.model.latest_ms = then_ms, max(self.model.latest_ms, then_ms)
+            self.store.tell_time(then_ms)
+
+            assert [self.model.expire(each) for each in counts] == self.store.ask(*map(self.ledger.expire, counts))
 
     @invariant()
     def the_books_are_right(self) -> None:
         """On every counter, held is the sum of open reservations and spent the sum of what was booked."""
-        for counter in self.counters_seen:
-            told = self.ask(balance(self.ledger, counter))
+        limits = [(counter, 0) for counter in self.seen]
+        open_count, standings = self.store.ask(self.ledger.open_count(), self.ledger.standings(limits))
 
-            assert self.model.balance(counter) == (told.spent_nanousd, told.held_nanousd)
+        assert sum(told.state is State.HELD for told in self.model.told.values()) == open_count
+        assert isinstance(standings, tuple)
+        for standing in standings:
+            assert standing.spent_nanousd >= 0
+            assert self.model.held(standing.counter) == standing.held_nanousd
+            if not self.model.dropped(standing.counter):
+                assert self.model.standing(standing.counter, 0) == standing
 
     @invariant()
-    def open_reservations_are_counted(self) -> None:
-        """Open is what is held and has not ended."""
-        open_count = sum(told.state is State.HELD for told in self.model.told.values())
-
-        assert open_count == self.ask(self.ledger.open_count())
+    def the_store_agrees_with_itself(self) -> None:
+        """See that what is kept twice is the same twice."""
+        self.store.audit(lambda counter: not self.model.dropped(counter))
 
 
-TestLedgerStory = LedgerStory.TestCase
-TestLedgerStory.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+def counter_at(kind: str, now_ms: int) -> Counter:
+    """Give one of the counters as it is called at a time."""
+    return a_counter(kind, WINDOWS[kind].at(now_ms))
+
+
+# The servers of each store on Redis, and how many stories it is told.
+STORIES_IN_MEMORY = 200
+STORES: dict[str, tuple[Callable[[], AbstractAsyncContextManager[Running]], int]] = {
+    **{version.name: (partial(RedisServer, version, appendonly=False), 60) for version in REDIS_VERSIONS},
+    "Sentinel": (Sentinels, 10),
+    "Cluster": (partial(Cluster, appendonly=False), 20),
+}
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """Run the servers of the stores."""
+    with servers_on_a_loop() as running:
+        yield running
+
+
+# To find the shortest story that fails takes hypothesis up to five minutes.
+patient = pytest.mark.timeout(600)
+
+
+@patient
+def test_any_story_in_memory_goes_as_the_model_says() -> None:
+    """Whatever happens in whatever order: answers and balances are as they must be."""
+    run_stories(in_memory, STORIES_IN_MEMORY)
+
+
+@patient
+@pytest.mark.redis
+@pytest.mark.parametrize("store", STORES)
+def test_any_story_on_redis_goes_as_the_model_says(servers: Servers, store: str) -> None:
+    """So they are there, and what stands in the store agrees with itself."""
+    start, stories = STORES[store]
+    run_stories(servers.start(start()), stories)
+
+
+def run_stories(opened: Callable[[], AbstractContextManager[Store]], count: int) -> None:
+    """Tell so many stories, each to an empty store."""
+
+    class Story(LedgerStory):
+        def __init__(self) -> None:
+            self.opening = opened()
+            super().__init__(self.opening.__enter__())
+
+        def teardown(self) -> None:
+            self.opening.__exit__(None, None, None)
+
+    run_state_machine_as_test(
+        Story, settings=settings(max_examples=count, stateful_step_count=40, deadline=None, print_blob=True)
+    )

@@ -28,14 +28,21 @@ Labels = tuple[str, ...]
 class GateProcess:
     """`extauthz serve` with a configuration, running and ready while the `async with` block does.
 
-    `module` may be another that takes the same commands, such as `tests.support.faulty`.
+    `module` may be another that takes the same commands, such as `tests.support.faulty`. `new_port` finds its ports.
     """
 
-    def __init__(self, config: str, *, environment: Mapping[str, str] | None = None, module: str = "extauthz") -> None:
+    def __init__(
+        self,
+        config: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        module: str = "extauthz",
+        new_port: Callable[[], int] = free_port,
+    ) -> None:
         self._folder = TemporaryDirectory(prefix="extauthz-")
         self.config = Path(self._folder.name) / "config.yaml"
         self.config.write_text(dedent(config), encoding="utf-8")
-        self.grpc_port, self.http_port = free_port(), free_port()
+        self.grpc_port, self.http_port = new_port(), new_port()
         self.process = Process(
             *(sys.executable, "-m", module, "serve", "--config", self.config),
             *("--grpc", f"{LOOPBACK}:{self.grpc_port}", "--http", f"{LOOPBACK}:{self.http_port}"),
