@@ -16,7 +16,6 @@ from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.reservation import TRANSITIONS, Claim, Hold, Lease, Note, Signal, State, Verb
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import (
-    TOMBSTONE_SECONDS,
     UNNOTED,
     AlreadyEnded,
     Amendment,
@@ -31,21 +30,12 @@ from extauthz.ledger.base import (
     StaleWindow,
     TooLate,
 )
-
-RETENTION_MS = TOMBSTONE_SECONDS * 1000
+from extauthz.ledger.tombstones import RETENTION_MS, TOMBSTONES_MAX, Tombstone, Tombstones
 
 RESERVATIONS_MAX = 200_000
 COUNTERS_MAX = 500_000
-TOMBSTONES_MAX = 1_000_000
 
-# A release of what nobody knows stops a reserve that is still on its way; none is on its way for so long. They are kept
-# apart: anybody can cause them, and they must not push the endings of real reservations out.
-EARLY_RELEASES_MAX = 100_000
-EARLY_RELEASE_MS = 60_000
-
-# How much cleaning up one verb does. A verb leaves one tombstone and adds the counters of one principal, so that both
-# shrink faster than they grow.
-TOMBSTONES_DROPPED_MAX = 4
+# How much cleaning up one verb does. It adds the counters of one principal, so that they shrink faster than they grow.
 COUNTERS_EXAMINED_MAX = 64
 
 # Changes by hand that are remembered, so that a repeated one changes nothing.
@@ -142,72 +132,6 @@ class _Reservation:
     expiry_cost_nanousd: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Tombstone:
-    """An ended reservation. What its expiry booked, and where, is kept for a late settle.
-
-    `reserved_at_ms` is that of its hold or, where no hold was known, the time of the ending, which is not before.
-    """
-
-    state: State
-    ended_at_ms: int
-    reserved_at_ms: int
-    booked_nanousd: int = 0
-    counters: tuple[Counter, ...] = ()
-
-
-# A reservation, or only the claim that one attempt has on it.
-_Name = tuple[str, str | None]
-
-
-class _Tombstones:
-    """The endings of the last RETENTION_MS, at most `count_max`: the oldest go first."""
-
-    def __init__(self, count_max: int) -> None:
-        self._count_max = count_max
-        self._by_name: OrderedDict[_Name, _Tombstone] = OrderedDict()
-        self._early: OrderedDict[_Name, _Tombstone] = OrderedDict()
-        self._forgotten_ms = -1
-
-    def get(self, name: _Name, now_ms: int) -> _Tombstone | None:
-        found = self._by_name.get(name)
-        if found is not None and now_ms - found.ended_at_ms < RETENTION_MS:
-            return found
-        early = self._early.get(name)
-        return early if early is not None and now_ms - early.ended_at_ms < EARLY_RELEASE_MS else None
-
-    def put_early(self, name: _Name, tombstone: _Tombstone) -> None:
-        """Remember a release of a reservation that nobody knows."""
-        self._early.pop(name, None)
-        self._early[name] = tombstone
-        for _ in range(TOMBSTONES_DROPPED_MAX):
-            oldest = next(iter(self._early.values()))
-            aged = tombstone.ended_at_ms - oldest.ended_at_ms >= EARLY_RELEASE_MS
-            if not aged and len(self._early) <= EARLY_RELEASES_MAX:
-                return
-            self._early.popitem(last=False)
-
-    def put(self, name: _Name, tombstone: _Tombstone, now_ms: int) -> None:
-        self._by_name.pop(name, None)
-        self._by_name[name] = tombstone
-        for _ in range(TOMBSTONES_DROPPED_MAX):
-            oldest = next(iter(self._by_name.values()))
-            aged = now_ms - oldest.ended_at_ms >= RETENTION_MS
-            if not aged and len(self._by_name) <= self._count_max:
-                return
-            self._by_name.popitem(last=False)
-            if not aged:
-                self._forgotten_ms = max(self._forgotten_ms, oldest.reserved_at_ms)
-
-    def amend(self, name: _Name, tombstone: _Tombstone) -> None:
-        """Change what a tombstone says, not how long it stands."""
-        self._by_name[name] = tombstone
-
-    def forget(self, hold: Hold, now_ms: int) -> bool:
-        """Tell whether a reservation is so old that its tombstone, if it had one, may be gone."""
-        return hold.reserved_at_ms <= self._forgotten_ms or now_ms - hold.reserved_at_ms >= RETENTION_MS
-
-
 class MemoryLedger:
     """A Ledger in memory. `clock_ms` gives Unix milliseconds; the maxima count entries.
 
@@ -229,7 +153,7 @@ class MemoryLedger:
         self._open: dict[str, _Reservation] = {}
         self._lease_ends: list[tuple[int, str]] = []  # a heap
         self._tallies = _Tallies(counters_max)
-        self._tombstones = _Tombstones(tombstones_max)
+        self._tombstones = Tombstones(tombstones_max)
         self._heard_ms = 0
         self._limits: dict[tuple[Scope, str], int] = {}
         self._amended: OrderedDict[str, None] = OrderedDict()
@@ -283,7 +207,7 @@ class MemoryLedger:
             if self._tombstones.forget(hold, now_ms):
                 return Ending.FORGOTTEN
             self._book(hold.counters, cost_nanousd, now_ms)
-            self._tombstones.put(name, _Tombstone(State.SETTLED, now_ms, hold.reserved_at_ms), now_ms)
+            self._tombstones.put(name, Tombstone(State.SETTLED, now_ms, hold.reserved_at_ms), now_ms)
             return Ending.UNKNOWN
         if (tombstone.state, Verb.SETTLE) not in TRANSITIONS:
             return Ending.REPEATED
@@ -302,7 +226,7 @@ class MemoryLedger:
         names = ((reservation_id, None), (reservation_id, attempt))
         if any(self._tombstones.get(name, now_ms) is not None for name in names):
             return Ending.REPEATED
-        self._tombstones.put_early((reservation_id, attempt), _Tombstone(State.RELEASED, now_ms, now_ms))
+        self._tombstones.put_early((reservation_id, attempt), Tombstone(State.RELEASED, now_ms, now_ms))
         # An open reservation belongs to a later attempt, which ended this one's claim by taking it over.
         return Ending.UNKNOWN if reservation is None else Ending.REPEATED
 
@@ -460,7 +384,7 @@ class MemoryLedger:
             tally.reservations -= 1
             tally.book(cost_nanousd, now_ms)
             self._tallies.drop_unused(tally)
-        tombstone = _Tombstone(state, now_ms, hold.reserved_at_ms)
+        tombstone = Tombstone(state, now_ms, hold.reserved_at_ms)
         if state is State.EXPIRED:
             counters = tuple(tally.counter for tally, _ in reservation.amounts)
             tombstone = replace(tombstone, booked_nanousd=cost_nanousd, counters=counters)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -173,7 +172,7 @@ class TestLost:
             await settle(ledger, "s", 1, TEAM)
             lines = await exported(ledger)
             await redis.flushall()
-            await asyncio.sleep(1.2)
+            await RealClock().advance(1200)
 
             assert 1 == await rebuilt(ledger, lines)
             assert [TEAM.key] == await redis.hkeys(ledger.keys.checkpoint)

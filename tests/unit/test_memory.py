@@ -9,13 +9,8 @@ from extauthz.domain.reservation import Claim, Lease, State
 from extauthz.domain.windows import WindowRule
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Reserved, TooLate
-from extauthz.ledger.memory import (
-    EARLY_RELEASE_MS,
-    EARLY_RELEASES_MAX,
-    RETENTION_MS,
-    STALE_LEASES_MAX,
-    MemoryLedger,
-)
+from extauthz.ledger.memory import STALE_LEASES_MAX, MemoryLedger
+from extauthz.ledger.tombstones import EARLY_RELEASE_MS, EARLY_RELEASES_MAX, RETENTION_MS
 from tests.support.ledger import LEASE, SIGNING_KEY, ManualClock, a_counter, a_hold, a_reserve, a_window, balance
 
 TEAM = a_counter()
