@@ -30,6 +30,9 @@ _UNIQUE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Ten times the flush interval of the configurations that we write.
 QUIET_S = 1.0
 
+# A tenth of that interval: what has come to this machine is here by then.
+LATE_S = 0.01
+
 # Ends of streams that are kept until this server has reached the store for the first time, and how often it is asked.
 UNVERIFIED_MAX = 10_000
 VERIFY_S = 0.1
@@ -64,9 +67,10 @@ class End:
 class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
     """Ends reservations by what Envoy logs.
 
-    `draining` is set when this server wants to stop. A stream is then ended right after a batch, or after QUIET_S
-    without one: Envoy has nothing under way then, and opens its next stream elsewhere without losing an entry.
-    (Ended at any moment, 51 of 6,000 entries were lost; right after a batch, none.)
+    `draining` is set when this server wants to stop. A stream is then ended right after a batch has come, or after
+    QUIET_S without one: Envoy has nothing under way then, and opens its next stream elsewhere without losing an entry.
+    (Ended at any moment, 51 of 6,000 entries were lost; right after a batch, none.) The batch is booked meanwhile: the
+    next one may come before a slow store has answered.
     """
 
     def __init__(self, settlement: Settlement, holds: HoldCodec, telemetry: Telemetry, draining: asyncio.Event) -> None:
@@ -77,12 +81,15 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
         self._streams = 0
         self._unverified: deque[End] = deque()
         self._arrived = asyncio.Event()
+        self._taking: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def idle(self) -> None:
-        """Wait until no Envoy has a stream open here."""
+        """Wait until no Envoy has a stream open here, and all that came is taken in."""
         await self._idle.wait()
+        if self._taking:
+            await asyncio.wait(self._taking)
 
     async def catch_up(self) -> None:
         """Take in the ends that were kept, as soon as holds can be verified; runs until it is cancelled."""
@@ -109,7 +116,11 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
         try:
             async for message in self._until_drained(request_iterator):
                 # A batch is carried through even when the stream breaks meanwhile: nobody would send it again.
-                await asyncio.shield(self._take(message))
+                taking = asyncio.ensure_future(self._take(message))
+                self._taking.add(taking)
+                taking.add_done_callback(self._taking.discard)
+                if not self._draining.is_set():
+                    await asyncio.shield(taking)
         finally:
             self._streams -= 1
             if self._streams == 0:
@@ -130,9 +141,12 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
                 if not message.done() or (batch := message.result()) is None:
                     return
                 yield batch
-                if drained.done():
-                    return
                 message = asyncio.ensure_future(anext(messages, None))
+                if drained.done():
+                    # A busy server may be late: what came meanwhile is taken as well.
+                    await asyncio.wait({message}, timeout=LATE_S)
+                    if not message.done():
+                        return
         finally:
             drained.cancel()
             message.cancel()

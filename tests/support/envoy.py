@@ -47,8 +47,8 @@ def options_for(upstream_port: int, extauthz_port: int) -> BootstrapOptions:
 class EnvoyProcess:
     """An Envoy with the bootstrap of `options`, running and ready while the `async with` block does.
 
-    `edit` may change the document first, for what options do not offer. One worker thread, so that requests meet the
-    same Lua state and the same access-log stream.
+    `edit` may change the document first, for what options do not offer. With one worker thread, requests meet the same
+    Lua state and the same access-log stream.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class EnvoyProcess:
         options: BootstrapOptions,
         version: EnvoyVersion = NEWEST_ENVOY,
         edit: Callable[[Document], Document] = lambda document: document,
+        *,
+        workers: int = 1,
     ) -> None:
         self.options = options
         self.version = version
@@ -64,7 +66,8 @@ class EnvoyProcess:
         config = Path(self._folder.name) / "envoy.yaml"
         config.write_text(to_yaml(self._document), encoding="utf-8")
         self._process = Process(
-            version.program, "-c", config, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"
+            *(version.program, "-c", config, "--concurrency", str(workers)),
+            *("--disable-hot-restart", "--log-level", "warning"),
         )
 
     async def __aenter__(self) -> Self:

@@ -53,6 +53,13 @@ class Cue(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A step that takes so long, as a model does between two words."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """The step that sends status and headers. Without a length the body goes out chunked, a chunk for each step."""
 
@@ -62,7 +69,7 @@ class Head:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Step = Head | bytes | Cue
+Step = Head | bytes | Cue | Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +250,8 @@ class ScriptedUpstream(Serving):
                         case bytes(data):
                             await response.write(data)
                             writes += 1
+                        case Pause(seconds):
+                            await asyncio.sleep(seconds)
                         case Cue.GATE:
                             await self.gate.wait()
                         case Cue.HANG:
