@@ -81,7 +81,8 @@ async def at_last(home: House, tempest: Tempest, fault: Fault) -> Tally:
 
 def line(fault: Fault, version: EnvoyVersion, tally: Tally, seconds: float, chosen: int) -> str:
     """Write a storm's line of the table."""
-    share = f"{len(tally.lost)} ({len(tally.lost) / max(1, tally.reached):.1%})"
+    lost = len(tally.lost) + (len(tally.lost_perhaps) if fault.loses else 0)
+    share = f"{lost} ({lost / max(1, tally.reached):.1%})"
     return (
         f"{fault.name:<30} {version.name:>6} {tally.calls:5} {tally.refused:7} {tally.reached:7} {tally.exact:6} "
         f"{share:>12} {tally.audits:6} {seconds:7.1f} {chosen:6}"

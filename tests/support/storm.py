@@ -15,6 +15,7 @@ from extauthz.demo import answers
 from extauthz.demo.answers import Answer, Api
 from extauthz.domain.prices import TokenUsage
 from extauthz.envoy.bootstrap import BootstrapOptions, Document
+from extauthz.settlement import HTTP_ERROR
 from tests.support import raw
 from tests.support.abort import Call, calling
 from tests.support.processes import eventually
@@ -320,6 +321,11 @@ class Storm:
     async def _through_envoy(self) -> None:
         """Wait until Envoy has seen all that was sent to it: it answers nonsense itself, in its only worker thread."""
         await raw.send(self.port, b"nonsense\r\n\r\n")
+
+    async def answers(self) -> bool:
+        """Tell whether a request that costs nothing passes through Envoy, and so whether Checks are answered."""
+        (reply,) = await raw.send(self.port, b"GET /health HTTP/1.1\r\nhost: gateway\r\n\r\n")
+        return reply.status < HTTP_ERROR
 
     def note(self, job: Job, call: Call) -> None:
         """Note what the client saw."""
