@@ -25,6 +25,7 @@ from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.primary import text
 from extauthz.ledger.redis import RedisLedger, pieces
 
 PAGE_ENTRIES = 1000
@@ -229,7 +230,7 @@ class Journal:
 
     async def checkpoint_at(self) -> str:
         """Tell which entry was the last that the checkpoint took up."""
-        return _text(await self._link.ask("HGET", self._keys.meta, "checkpoint_at") or START)
+        return text(await self._link.ask("HGET", self._keys.meta, "checkpoint_at") or START)
 
     async def began_ms(self) -> int:
         """Tell when these books began; 0 when older ones were restored into them."""
@@ -237,7 +238,7 @@ class Journal:
 
     async def restored_to(self) -> str:
         """Tell how far the export went that these books were restored from, if they were."""
-        return _text(await self._link.ask("HGET", self._keys.meta, "restored_to") or START)
+        return text(await self._link.ask("HGET", self._keys.meta, "restored_to") or START)
 
     async def pause_trimming(self) -> None:
         """Keep the journal whole for PAUSE_MS from now on."""
@@ -253,7 +254,7 @@ class Journal:
             ("XRANGE", self._keys.journal, f"({at}", "+", "COUNT", PAGE_ENTRIES),
             ("HMGET", self._keys.meta, "checkpoint_at", "began_at"),
         )
-        trimmed_at, now_began_ms = _text(trimmed_at or START), int(now_began or 0)
+        trimmed_at, now_began_ms = text(trimmed_at or START), int(now_began or 0)
         if position(trimmed_at) > position(at):
             return None
         if began_ms and now_began_ms:
@@ -270,8 +271,8 @@ def to_json(item: Entry | Checkpoint) -> str:
 
 def to_csv(items: Iterable[Entry | Checkpoint]) -> str:
     """Write rows of COLUMNS; a checkpoint is a row for each counter, with its sum under `booked_nanousd`."""
-    text = io.StringIO()
-    rows = csv.DictWriter(text, COLUMNS)
+    written = io.StringIO()
+    rows = csv.DictWriter(written, COLUMNS)
     for item in items:
         match item:
             case Checkpoint(at=at, spent_nanousd=spent_nanousd):
@@ -280,12 +281,12 @@ def to_csv(items: Iterable[Entry | Checkpoint]) -> str:
             case Entry():
                 row = {name: _one_line(value) for name, value in item.to_row().items()}
                 rows.writerow(row | {"counters": " ".join(item.counters)})
-    return text.getvalue()
+    return written.getvalue()
 
 
 def _entry(item: tuple[bytes, Mapping[bytes, bytes]]) -> Entry:
     at, fields = item
-    return Entry.parse(_text(at), {_text(name): _text(value) for name, value in fields.items()})
+    return Entry.parse(text(at), {text(name): text(value) for name, value in fields.items()})
 
 
 def _one_line(value: object) -> object:
@@ -295,7 +296,3 @@ def _one_line(value: object) -> object:
 
 def _iso(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

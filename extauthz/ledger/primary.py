@@ -108,7 +108,7 @@ async def _of_sentinel(url: StoreUrl, client: Redis) -> Address | None:
     asked: Awaitable[list[bytes] | None] = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.service)
     match await asked:
         case [host, port]:
-            return Address(_text(host), int(port))
+            return Address(text(host), int(port))
         case _:
             return None
 
@@ -119,9 +119,10 @@ async def _of_cluster(url: StoreUrl, client: Redis, asked: Address) -> Address |
     ranges: list[tuple[int, int, list[Any]]] = await client.execute_command("CLUSTER SLOTS")
     for first, last, (host, port, *_), *_ in ranges:
         if first <= slot <= last:
-            return Address(_text(host) or asked.host, int(port))
+            return Address(text(host) or asked.host, int(port))
     return None
 
 
-def _text(value: bytes | str | None) -> str:
+def text(value: bytes | str | None) -> str:
+    """Read what a server said; nothing is an empty text."""
     return value.decode() if isinstance(value, bytes) else value or ""

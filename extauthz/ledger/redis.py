@@ -41,6 +41,7 @@ from extauthz.ledger.base import (
 from extauthz.ledger.batches import Batches
 from extauthz.ledger.keys import ENDED_GENERATIONS, VERSION, Keys
 from extauthz.ledger.link import Link, LinkListener
+from extauthz.ledger.primary import text
 from extauthz.ledger.replay import Memory, Renewed, Told
 from extauthz.ledger.script import script
 from extauthz.ledger.url import StoreUrl
@@ -129,10 +130,7 @@ class RedisLedger(Ledger):
         self._replaying: asyncio.Task[None] | None = None
 
     async def open(self, seconds_max: float) -> bool:
-        """Begin to look for the store, and tell whether it was found within that time; the search goes on.
-
-        Raises StoreRefusedError when the store must not be used.
-        """
+        """Begin to look for the store, and tell whether it was found within that time; the search goes on."""
         return await self.link.open(seconds_max)
 
     async def close(self) -> None:
@@ -167,13 +165,13 @@ class RedisLedger(Ledger):
         """End a reservation with its cost."""
         answer = await self._batches.call(SETTLE, _settle_item(hold, cost_nanousd, note))
         self._memory.keep(Settle(hold, cost_nanousd, note))
-        return Ending(_text(answer))
+        return Ending(text(answer))
 
     async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """End a reservation, or with `attempt` that Check's claim on it, with no cost."""
         answer = await self._batches.call(RELEASE, (reservation_id, attempt or "", note.signal))
         self._memory.keep(Release(reservation_id, attempt, note))
-        return Ending(_text(answer))
+        return Ending(text(answer))
 
     async def renew(self, hold: Hold, lease: Lease) -> bool:
         """Start the lease anew; False when the reservation is not held."""
@@ -195,7 +193,7 @@ class RedisLedger(Ledger):
         )
         answer = await self._batches.call(EXPIRE, tuple(map(str, item)))
         self._heard_ms, *expired = answer
-        return tuple(Expired(_text(id_), int(cost)) for id_, cost in zip(expired[::2], expired[1::2], strict=True))
+        return tuple(Expired(text(id_), int(cost)) for id_, cost in zip(expired[::2], expired[1::2], strict=True))
 
     def heard_ms(self) -> int:
         """Tell when an access log last told any process on this store of a stream."""
@@ -210,7 +208,7 @@ class RedisLedger(Ledger):
         """Tell how counters stand against limits, in the order asked."""
         if not limits:
             return ()
-        asked = (text for counter, limit_nanousd in limits for text in (counter.key, str(limit_nanousd)))
+        asked = (part for counter, limit_nanousd in limits for part in (counter.key, str(limit_nanousd)))
         answer = iter(await self._batches.call(STANDINGS, (str(len(limits)), *asked)))
         return tuple(
             Standing(counter, int(limit), int(spent), int(held))
@@ -260,13 +258,13 @@ class RedisLedger(Ledger):
             await client.evalsha(PROBE.sha, len(probed), *probed, str(self.retention_ms), "0")
             if signing_key is None or version is None:
                 signing_key, version = await self._begin(client)
-        if version is not None and _text(version) != self._layout:
+        if version is not None and text(version) != self._layout:
             raise StoreUnavailableError(
-                f"the books under {{{self.keys.tag}}} are of version {_text(version)}, "
+                f"the books under {{{self.keys.tag}}} are of version {text(version)}, "
                 f"and this program is to keep them in version {self._layout}"
             )
         if signing_key is not None:
-            self._signing_key = bytes.fromhex(_text(signing_key))
+            self._signing_key = bytes.fromhex(text(signing_key))
 
     async def _begin(self, client: Redis) -> tuple[bytes, bytes]:
         """Begin the books, unless somebody else just did; a server that is full must be asked for no more than that."""
@@ -314,12 +312,12 @@ class RedisLedger(Ledger):
         match told:
             case Reserve():
                 before = await self._batches.call(RESERVE, _reserve_item(told, repeated=True))
-                return _text(before[0]) == "reserved"
+                return text(before[0]) == "reserved"
             case Settle(hold, cost_nanousd, note):
-                return _text(await self._batches.call(SETTLE, _settle_item(hold, cost_nanousd, note))) != "repeated"
+                return text(await self._batches.call(SETTLE, _settle_item(hold, cost_nanousd, note))) != "repeated"
             case Release(id_, attempt, note):
                 answer = await self._batches.call(RELEASE, (id_, attempt or "", note.signal))
-                return _text(answer) != "repeated"
+                return text(answer) != "repeated"
             case Amendment():
                 return await self.amend(told)
             case Renewed(hold, lease):
@@ -338,7 +336,7 @@ async def pieces(link: Link, key: str) -> AsyncIterator[dict[str, str]]:
     cursor = 0
     while True:
         cursor, found = await link.ask("HSCAN", key, cursor, "COUNT", SCAN_COUNT)
-        yield {_text(name): _text(value) for name, value in found.items()}
+        yield {text(name): text(value) for name, value in found.items()}
         if int(cursor) == 0:
             return
 
@@ -369,7 +367,7 @@ def _reserve_item(request: Reserve, *, repeated: bool = False) -> tuple[str, ...
 
 
 def _reserve_result(answer: Sequence[Any], request: Reserve, now_ms: int) -> ReserveResult:
-    match [_text(answer[0]), *answer[1:]]:
+    match [text(answer[0]), *answer[1:]]:
         case ["reserved", available, *_]:
             return Reserved(int(available) if available else None)
         case ["refused", index, limit, spent, held]:
@@ -377,7 +375,7 @@ def _reserve_result(answer: Sequence[Any], request: Reserve, now_ms: int) -> Res
         case ["stale_window"]:
             return StaleWindow(now_ms)
         case ["ended", state]:
-            return AlreadyEnded(State(_text(state)))
+            return AlreadyEnded(State(text(state)))
         case _:
             return TooLate()
 
@@ -421,10 +419,6 @@ def _tokens(usage: TokenUsage | None) -> str:
     return " ".join(map(str, counts))
 
 
-def _word(text: str) -> str:
+def _word(name: str) -> str:
     """Write a name so that no blank is in it, and never as nothing."""
-    return quote(text, safe="/:@.-_*+") or "-"
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return quote(name, safe="/:@.-_*+") or "-"
