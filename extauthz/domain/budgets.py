@@ -51,20 +51,25 @@ class Scope:
     @classmethod
     def parse(cls, text: str) -> Scope:
         """Read a scope's text back. Raises ValueError when it is none."""
-        kind, colon, encoded = text.partition(":")
+        word, colon, encoded = text.partition(":")
+        kind = ScopeKind(word)
         ids = tuple(unquote(part) for part in encoded.split("/")) if colon else ()
-        if len(ids) != _ID_COUNTS.get(ScopeKind(kind), 1):
+        if len(ids) != _ID_COUNTS.get(kind, 1):
             raise ValueError(f"{text!r} is not a scope")
-        return cls(ScopeKind(kind), ids)
+        return cls(kind, ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit on one scope for one window. `strict` makes the whole maximum of a request fit, not only a part of it."""
+    """A limit on one scope for one window. `strict` makes the whole maximum of a request fit, not only a part of it.
+
+    At `soft_limit_nanousd` somebody is told, and nothing is refused.
+    """
 
     limit_nanousd: int
     rule: WindowRule
     strict: bool = False
+    soft_limit_nanousd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +134,14 @@ class Standing:
     def exhausted(self) -> bool:
         """Whether the money is spent, as opposed to merely held. A limit of 0 is exhausted at once."""
         return self.spent_nanousd >= self.limit_nanousd
+
+    @property
+    def used_share(self) -> float:
+        """How much of the limit is spent or held, 1 for all of it.
+
+        Of a limit of 0, which is meant to let nothing through, nothing is used until there is something on it.
+        """
+        used_nanousd = self.spent_nanousd + self.held_nanousd
+        if used_nanousd <= 0:
+            return 0.0
+        return used_nanousd / self.limit_nanousd if self.limit_nanousd > 0 else 1.0

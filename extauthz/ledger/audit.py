@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from extauthz.domain.budgets import Counter
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.exported import Exported, ExportUnusableError
+from extauthz.ledger.base import Audit, Drift
+from extauthz.ledger.exported import Amendments, Exported, ExportUnusableError
 from extauthz.ledger.journal import START, Entry, Journal, position
-from extauthz.ledger.redis import SCAN_COUNT, RedisLedger
+from extauthz.ledger.pieces import chunks, paced
+from extauthz.ledger.reading import SCAN_COUNT, StoredBooks
 
 # Differences that are shown; all are counted.
 DRIFTS_SHOWN_MAX = 100
@@ -35,50 +37,7 @@ else
 end
 """
 
-Item = TypeVar("Item")
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """A counter that is not what it should be. `of` is `spent`, `held`, or `lease`: reservations that have none."""
-
-    of: str
-    name: str
-    expected_nanousd: int
-    found_nanousd: int
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """What an audit found."""
-
-    drifts: tuple[Drift, ...]
-    counters_checked: int
-    scopes_checked: int
-    reservations_open: int
-    entries_read: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether the books are right."""
-        return not self.drifts
-
-    @property
-    def drift_nanousd(self) -> int:
-        """How far the counters are from what they should be, all together."""
-        return sum(abs(drift.found_nanousd - drift.expected_nanousd) for drift in self.drifts)
-
-
-def together(audits: Sequence[Audit]) -> Audit:
-    """Add up the audits of several shards."""
-    return Audit(
-        drifts=tuple(drift for audit in audits for drift in audit.drifts),
-        counters_checked=sum(audit.counters_checked for audit in audits),
-        scopes_checked=sum(audit.scopes_checked for audit in audits),
-        reservations_open=sum(audit.reservations_open for audit in audits),
-        entries_read=sum(audit.entries_read for audit in audits),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +51,7 @@ class _Slice:
 class Auditor:
     """Audits the books of a ledger, and puts them right. `progress` hears of entries read, and how many there are."""
 
-    def __init__(self, ledger: RedisLedger, progress: Progress | None = None) -> None:
+    def __init__(self, ledger: StoredBooks, progress: Progress | None = None) -> None:
         self._ledger = ledger
         self._link = ledger.link
         self._keys = ledger.keys
@@ -145,7 +104,7 @@ class Auditor:
                 drifts |= {drift.name: drift for drift in self._spent_drifts(piece, sums)}
             # Counters that should be there and were in no slice: they are looked at by name, as one more slice.
             absent = [counter for counter, amount in sums.items() if amount and counter not in seen]
-            slices = [await self._slice_of(names) for names in _chunks(absent)]
+            slices = [await self._slice_of(names) for names in chunks(absent, SCAN_COUNT)]
         held_drifts, reservations_open, held_counters = await self._held()
         if await self._journal.checkpoint_at() != start:
             raise StoreUnavailableError("the journal was trimmed while it was read: audit again")
@@ -187,10 +146,11 @@ class Auditor:
             ("HGETALL", self._keys.open), ("HGETALL", self._keys.held), ("ZRANGE", self._keys.leases, 0, -1)
         )
         expected = defaultdict[str, int](int)
-        for record in records.values():
-            _, _, _, _, *amounts = record.decode().split()
-            for counter, amount in zip(amounts[::2], amounts[1::2], strict=True):
-                expected[counter] += int(amount)
+        async for piece in paced([*records.values()]):
+            for record in piece:
+                _, _, _, _, *amounts = record.decode().split()
+                for counter, amount in zip(amounts[::2], amounts[1::2], strict=True):
+                    expected[counter] += int(amount)
         found = {counter.decode(): int(amount) for counter, amount in held.items()}
         drifts = [
             Drift("held", counter, expected[counter], found.get(counter, 0))
@@ -215,7 +175,7 @@ class Auditor:
 
     async def _correct(self, drifts: Sequence[Drift]) -> None:
         """Add what is missing; what happens meanwhile is added as well, and stays right."""
-        for chunk in _chunks(drifts):
+        for chunk in chunks(drifts, SCAN_COUNT):
             commands: list[tuple[str | int, ...]] = []
             for drift in chunk:
                 difference = drift.expected_nanousd - drift.found_nanousd
@@ -244,6 +204,7 @@ class Auditor:
         until = newest[0][0].decode() if newest else START
         async for entry in self._journal.entries(export.last if same_books else start, until):
             export.take_back(entry.id, entry.how, entry.cost_nanousd, entry.booked_nanousd)
+            export.amendments.take(entry.how, entry.id, entry.counters, entry.cost_nanousd)
         amounts = defaultdict[str, int](int, export.spent_nanousd())
         if same_books:
             async for entry in self._journal.entries(start, export.last):
@@ -256,6 +217,7 @@ class Auditor:
                 own = {**({} if piece.first else own), **piece.spent_nanousd}
             for counter, amount in own.items():
                 amounts[counter] += amount
+        await self._restore_amendments(export.amendments)
         await self._replace_checkpoint(amounts, export.furthest)
 
     async def _has_taken_up(self, export: Exported, start: str) -> bool:
@@ -275,12 +237,31 @@ class Auditor:
             "is in neither; use an export that goes further"
         )
 
+    async def _restore_amendments(self, amendments: Amendments) -> None:
+        """Give back grants and limits that are missing, and take none away: an export may have begun after some."""
+        grants = [
+            (counter, amount) for counter, amount in amendments.granted_nanousd.items() if not self._over(counter)
+        ]
+        for chunk in chunks(grants, SCAN_COUNT):
+            found = await self._link.ask("HMGET", self._keys.granted, *(counter for counter, _ in chunk))
+            commands: list[tuple[str | int, ...]] = []
+            for (counter, amount), there in zip(chunk, found, strict=True):
+                if amount > int(there or 0):
+                    commands.append(("HINCRBY", self._keys.granted, counter, amount - int(there or 0)))
+                    if (due_ms := self._due_ms(counter)) is not None:
+                        commands.append(("ZADD", self._keys.windows, "NX", due_ms, counter))
+            await self._link.transact(*commands)
+        limits = [(budget, limit) for budget, limit in amendments.limits_nanousd.items() if limit is not None]
+        for limits_chunk in chunks(limits, SCAN_COUNT):
+            # Not over one that is there: it was set since then.
+            await self._link.transact(*(("HSETNX", self._keys.limits, *budget_limit) for budget_limit in limits_chunk))
+
     async def _replace_checkpoint(self, amounts: Mapping[str, int], furthest: str) -> None:
         """Put another checkpoint in place, all of it in one step: a rebuild that breaks off has changed nothing."""
         new = f"{self._keys.checkpoint}:new"
         await self._link.ask("DEL", new)
         kept = [(counter, amount) for counter, amount in amounts.items() if amount and not self._over(counter)]
-        for chunk in _chunks(kept):
+        for chunk in chunks(kept, SCAN_COUNT):
             await self._link.ask("HSET", new, *(value for pair in chunk for value in pair))
             await self._journal.pause_trimming()
         await self._link.transact(
@@ -292,7 +273,3 @@ class Auditor:
 def _add(sums: dict[str, int], entry: Entry) -> None:
     for counter in entry.counters:
         sums[counter] += entry.booked_nanousd
-
-
-def _chunks(items: Sequence[Item]) -> Iterable[Sequence[Item]]:
-    return (items[start : start + SCAN_COUNT] for start in range(0, len(items), SCAN_COUNT))

@@ -146,6 +146,62 @@ class Balance:
     held_nanousd: int
 
 
+@dataclass(frozen=True, slots=True)
+class OpenReservation:
+    """A reservation that has not ended, with what it holds on each counter, in nano-USD.
+
+    `lease_end_ms` is when it will be expired unless something is heard of it; both times are the store's.
+    """
+
+    id: str
+    model: str
+    reserved_at_ms: int
+    lease_end_ms: int
+    amounts: tuple[tuple[Counter, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A counter that is not what it should be. `of` is `spent`, `held`, or `lease`: reservations that have none."""
+
+    of: str
+    name: str
+    expected_nanousd: int
+    found_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit found."""
+
+    drifts: tuple[Drift, ...]
+    counters_checked: int
+    scopes_checked: int
+    reservations_open: int
+    entries_read: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the books are right."""
+        return not self.drifts
+
+    @property
+    def drift_nanousd(self) -> int:
+        """How far the counters are from what they should be, all together."""
+        return sum(abs(drift.found_nanousd - drift.expected_nanousd) for drift in self.drifts)
+
+
+def together(audits: Sequence[Audit]) -> Audit:
+    """Add up the audits of several shards."""
+    return Audit(
+        drifts=tuple(drift for audit in audits for drift in audit.drifts),
+        counters_checked=sum(audit.counters_checked for audit in audits),
+        scopes_checked=sum(audit.scopes_checked for audit in audits),
+        reservations_open=sum(audit.reservations_open for audit in audits),
+        entries_read=sum(audit.entries_read for audit in audits),
+    )
+
+
 class Ledger(Protocol):
     """What every store must do. Amounts are nano-USD, times Unix milliseconds of the store's clock."""
 
@@ -206,16 +262,39 @@ class Ledger(Protocol):
     ) -> tuple[Standing, ...]:
         """Tell how counters stand against their configured limits, in the order asked; amended limits count.
 
-        `payers` are the scopes of the principal that asks: books in shards are found by them.
+        `payers` are the scopes of the principal that asks: books in shards are found by them. The counters of one
+        request stand as they do in one moment; long lists are read in pieces.
         """
         ...
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
-        """List at most `count_max` counters of current windows, or with money held, the most spent first."""
+        """List at most `count_max` counters of current windows, or with money held, the most spent first.
+
+        Alike ones come in the order of their keys.
+        """
         ...
 
     async def open_count(self) -> int:
         """Count the open reservations."""
+        ...
+
+    async def reservations(self, count_max: int) -> tuple[OpenReservation, ...]:
+        """List at most `count_max` open reservations, the oldest first."""
+        ...
+
+    async def audit(self) -> Audit:
+        """Compare every counter with what explains it: spent with the journal, held with the open reservations.
+
+        A store without a journal answers for what is held alone. Nothing has to stand still meanwhile.
+        """
+        ...
+
+    async def announce(self, name: str, ttl_ms: int) -> bool:
+        """Tell whether this is the first call with `name`, of all processes on the store, for `ttl_ms`.
+
+        So one of many replicas tells the world what all of them see. An announcement may be forgotten with the store;
+        then a second one is the first again.
+        """
         ...
 
     async def close(self) -> None:

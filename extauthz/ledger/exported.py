@@ -10,18 +10,50 @@ from typing import Any
 
 from extauthz.domain.budgets import Counter
 from extauthz.errors import ExtauthzError
-from extauthz.ledger.journal import CHECKPOINT, START, position
+from extauthz.ledger.base import AmendmentKind
+from extauthz.ledger.journal import CHECKPOINT, LIMIT_REMOVED, START, position
 
 # Reservations and imports of which it is remembered what was booked, for when it is booked again after a loss.
 BOOKINGS_MAX = 100_000
 
 BOOKED_ONCE = ("settled", "expired", "import")
+AMENDS_LIMITS = (AmendmentKind.GRANT, AmendmentKind.LIMIT, LIMIT_REMOVED)
 
 NO_LINE = "is not a line of `extauthz journal --format jsonl`"
 
 
 class ExportUnusableError(ExtauthzError):
     """This export cannot restore these books."""
+
+
+class Amendments:
+    """What grants and limits come to, each taken once by its id: a gate may have told a store again that forgot it.
+
+    `granted_nanousd` is by counter, `limits_nanousd` by scope and window, as a store keeps them; None: the configured
+    one.
+    """
+
+    def __init__(self) -> None:
+        self.granted_nanousd = defaultdict[str, int](int)
+        self.limits_nanousd: dict[str, int | None] = {}
+        self._taken: dict[str, None] = {}
+
+    def take(self, how: str, id_: str, counters: Iterable[str], amount_nanousd: int) -> None:
+        """Take an entry of a journal; one that is no grant and no limit changes nothing here."""
+        if how not in AMENDS_LIMITS or id_ in self._taken:
+            return
+        self._taken[id_] = None
+        if len(self._taken) > BOOKINGS_MAX:
+            del self._taken[next(iter(self._taken))]
+        for counter in counters:
+            budget = "|".join(counter.split("|")[:2])
+            match how:
+                case AmendmentKind.GRANT:
+                    self.granted_nanousd[counter] += amount_nanousd
+                case AmendmentKind.LIMIT:
+                    self.limits_nanousd[budget] = amount_nanousd
+                case _:
+                    self.limits_nanousd[budget] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +77,7 @@ class Exported:
     def __init__(self, lines: Iterable[str]) -> None:
         self.last = self.furthest = START
         self.began_ms = -1
+        self.amendments = Amendments()
         self._books = 0
         self._lost = defaultdict[str, int](int)
         self._spent = defaultdict[str, int](int)
@@ -121,7 +154,9 @@ class Exported:
     def _take_entry(self, row: Mapping[str, Any]) -> None:
         counters = tuple(Counter.parse(counter).key for counter in row.get("counters", ()))
         how, booked, id_ = row["how"], int(row["booked_nanousd"]), row.get("id", "")
-        self.take_back(id_, how, int(row["cost_nanousd"]), booked)
+        cost = int(row["cost_nanousd"])
+        self.take_back(id_, how, cost, booked)
+        self.amendments.take(how, id_, counters, cost)
         for counter in counters:
             self._spent[counter] += booked
         if booked and how in BOOKED_ONCE:

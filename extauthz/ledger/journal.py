@@ -26,7 +26,7 @@ from urllib.parse import quote, unquote
 
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.primary import text
-from extauthz.ledger.redis import RedisLedger, pieces
+from extauthz.ledger.reading import StoredBooks, pieces
 
 PAGE_ENTRIES = 1000
 FOLLOW_S = 0.5
@@ -39,6 +39,7 @@ CHECKPOINT_COUNTERS = 500
 PAUSE_MS = 60_000
 
 CHECKPOINT = "checkpoint"
+LIMIT_REMOVED = "limit_removed"
 
 TOKENS = ("input", "output", "cache_read_input", "cache_creation_input", "reasoning_output")
 COLUMNS = (
@@ -71,8 +72,9 @@ class Entry:
 
     `at` is its place in the stream and begins with its time (Unix milliseconds). `how` says what it was: `settled`,
     `released` and `expired` end a reservation; `floored` puts back what a correction took below 0; an amendment has the
-    name of its kind and `who` made it. `cost_nanousd` is what it cost, `booked_nanousd` what that added to each of
-    `counters`: the difference, for a settle that came after the lease. `tokens` are the five counts of TOKENS, if any.
+    name of its kind, or `limit_removed` where the configured limit counts again, and `who` made it. `cost_nanousd` is
+    what it cost, or the amendment's amount; `booked_nanousd` what that added to each of `counters`: the difference, for
+    a settle that came after the lease. `tokens` are the five counts of TOKENS, if any.
     """
 
     at: str
@@ -102,6 +104,23 @@ class Entry:
             reserved_at_ms=int(fields["reserved_at"]),
             counters=tuple(fields["counters"].split()),
             who=unquote(fields["who"]),
+        )
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Read back what `to_row` wrote."""
+        return cls(
+            at=row["at"],
+            how=row["how"],
+            id=row.get("id", ""),
+            model=row.get("model", ""),
+            signal=row.get("signal", ""),
+            cost_nanousd=row["cost_nanousd"],
+            booked_nanousd=row["booked_nanousd"],
+            tokens=tuple(row[name] for name in (f"{kind}_tokens" for kind in TOKENS) if name in row),
+            reserved_at_ms=_milliseconds(row["reserved_at"]) if "reserved_at" in row else 0,
+            counters=tuple(row.get("counters", ())),
+            who=row.get("who", ""),
         )
 
     def to_row(self) -> dict[str, Any]:
@@ -138,6 +157,11 @@ class Checkpoint:
     first: bool
     last: bool
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Read back what `to_row` wrote."""
+        return cls(row["at"], row["began_at"], row["spent_nanousd"], first=row["first"], last=row["last"])
+
     def to_row(self) -> dict[str, Any]:
         """Write it as one line."""
         return {
@@ -153,7 +177,7 @@ class Checkpoint:
 class Journal:
     """Reads the journal of a ledger."""
 
-    def __init__(self, ledger: RedisLedger) -> None:
+    def __init__(self, ledger: StoredBooks) -> None:
         self._ledger = ledger
         self._link = ledger.link
         self._keys = ledger.keys
@@ -269,6 +293,12 @@ def to_json(item: Entry | Checkpoint) -> str:
     return json.dumps(item.to_row(), ensure_ascii=False, separators=(",", ":"))
 
 
+def from_json(line: str) -> Entry | Checkpoint:
+    """Read back what `to_json` wrote. Raises ValueError, KeyError or TypeError for something else."""
+    row = json.loads(line)
+    return Checkpoint.from_row(row) if row["how"] == CHECKPOINT else Entry.from_row(row)
+
+
 def to_csv(items: Iterable[Entry | Checkpoint]) -> str:
     """Write rows of COLUMNS; a checkpoint is a row for each counter, with its sum under `booked_nanousd`."""
     written = io.StringIO()
@@ -296,3 +326,7 @@ def _one_line(value: object) -> object:
 
 def _iso(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _milliseconds(iso: str) -> int:
+    return round(datetime.fromisoformat(iso).timestamp() * 1000)

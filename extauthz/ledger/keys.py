@@ -19,7 +19,9 @@ only the id. In the order in which scripts get them, with the tag `extauthz`:
 | `{extauthz}:withdrawn:0`, `:1` | sets | releases that came before their reserve: `<id>` or `<id>|<attempt>` |
 | `{extauthz}:ended:0` … `:4` | hashes | reservation id → `settled`, `released` or `expired <booked> <counter>…` |
 
-Beside them `{extauthz}:checkpoint:new` is there while `audit --rebuild FILE` makes a checkpoint.
+Beside them `{extauthz}:checkpoint:new` is there while `audit --rebuild FILE` makes a checkpoint, and for a time each
+`{extauthz}:announced:<name>` that one process announced for all (the SHA-256 of a name that is longer than
+ANNOUNCED_NAME_BYTES_MAX); no script touches those, and Redis itself lets them expire.
 
 A counter is `<scope>|<window>|<start>|<end>` or `<scope>|lifetime` (domain/budgets.py). Amounts are nano-USD, times
 Unix milliseconds of the Redis server.
@@ -31,10 +33,14 @@ youngest is old enough. A key and an expiry for each ending would need 1.6 to 1.
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 VERSION = "1"
 
 ENDED_GENERATIONS = 5
 WITHDRAWN_GENERATIONS = 2
+
+ANNOUNCED_NAME_BYTES_MAX = 512
 
 NAMES = (
     "spent",
@@ -62,3 +68,10 @@ class Keys:
         self.spent, self.held, self.windows, self.open, self.leases, self.journal, self.checkpoint, self.meta = (
             self.all[:8]
         )
+        self.granted, self.limits = self.all[8:10]
+
+    def announced(self, name: str) -> str:
+        """Give the key of an announcement."""
+        encoded = name.encode()
+        short = name if len(encoded) <= ANNOUNCED_NAME_BYTES_MAX else sha256(encoded).hexdigest()
+        return f"{{{self.tag}}}:announced:{short}"

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as SlowError
 
 from extauthz.domain.address import Address
@@ -199,6 +199,9 @@ class Link:
         client = self._open_client()
         try:
             return await client.execute_command(*command)
+        except NoPermissionError as error:
+            # A right that only those need who look at the books: what verbs need was tried at the connecting.
+            raise StoreUnavailableError(_reason(error)) from error
         except FAILURES as error:
             raise self._failed(error, client) from error
 
@@ -210,6 +213,8 @@ class Link:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return await pipeline.execute()
+        except NoPermissionError as error:
+            raise StoreUnavailableError(_reason(error)) from error
         except FAILURES as error:
             raise self._failed(error, client) from error
 

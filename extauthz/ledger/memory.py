@@ -3,15 +3,17 @@
 Each verb runs from its first check to its last write without an await, which makes it one atomic step on the event
 loop. Its work grows with the scopes of the request and not with what is stored: cleaning up is spread over the verbs, a
 bounded piece each. Everything kept has a maximum, and at one the store refuses new work instead of admitting uncounted.
+Lists are made in pieces.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from extauthz.domain.admission import admit, least_available
 from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.reservation import TRANSITIONS, Claim, Hold, Lease, Note, Signal, State, Verb
 from extauthz.errors import StoreUnavailableError
@@ -20,9 +22,12 @@ from extauthz.ledger.base import (
     AlreadyEnded,
     Amendment,
     AmendmentKind,
+    Audit,
     Balance,
+    Drift,
     Ending,
     Expired,
+    OpenReservation,
     Refused,
     Reserve,
     Reserved,
@@ -30,95 +35,20 @@ from extauthz.ledger.base import (
     StaleWindow,
     TooLate,
 )
-from extauthz.ledger.tombstones import RETENTION_MS, TOMBSTONES_MAX, Tombstone, Tombstones
+from extauthz.ledger.pieces import first, paced
+from extauthz.ledger.tallies import COUNTERS_MAX, Tallies, Tally
+from extauthz.ledger.tombstones import TOMBSTONES_MAX, Tombstone, Tombstones
 
 RESERVATIONS_MAX = 200_000
-COUNTERS_MAX = 500_000
-
-# How much cleaning up one verb does. It adds the counters of one principal, so that they shrink faster than they grow.
-COUNTERS_EXAMINED_MAX = 64
 
 # Changes by hand that are remembered, so that a repeated one changes nothing.
 AMENDMENTS_MAX = 10_000
+# Announcements that are remembered; beyond them the oldest may be announced again before its time.
+ANNOUNCED_MAX = 10_000
 
 # Renewals and endings leave stale entries in the heap of leases; it is rebuilt when they outnumber the live ones by so
 # many.
 STALE_LEASES_MAX = 1024
-
-
-@dataclass(slots=True)
-class _Tally:
-    """A counter in use. `touched_ms` is when a reservation on it last began or ended."""
-
-    counter: Counter
-    touched_ms: int
-    spent_nanousd: int = 0
-    held_nanousd: int = 0
-    granted_nanousd: int = 0
-    reservations: int = 0
-
-    def book(self, cost_nanousd: int, now_ms: int) -> None:
-        """Add to spent; a negative cost puts right what an expiry booked too much."""
-        self.spent_nanousd = max(0, self.spent_nanousd + cost_nanousd)
-        self.touched_ms = now_ms
-
-
-class _Tallies:
-    """The counters in use, by key.
-
-    One whose window has ended is dropped RETENTION_MS after that, or after the last ending on it: from then on nothing
-    that is still booked can concern it. When the maximum is reached they go earlier, but never with a reservation on.
-    """
-
-    def __init__(self, count_max: int) -> None:
-        self._count_max = count_max
-        self._by_key: dict[str, _Tally] = {}
-        self._due: list[tuple[int, str]] = []  # a heap, with one entry for each tally whose window ends
-
-    def get(self, counter: Counter) -> _Tally | None:
-        return self._by_key.get(counter.key)
-
-    def all(self) -> Iterable[_Tally]:
-        return self._by_key.values()
-
-    def take(self, counters: Iterable[Counter], now_ms: int) -> list[_Tally]:
-        """Give the tally of each counter, new ones where there is none yet. Raises StoreUnavailableError when full."""
-        wanted = {counter.key: counter for counter in counters}
-        missing = [key for key in wanted if key not in self._by_key]
-        if missing:
-            self._make_room(len(missing), now_ms, spared=wanted)
-        for key in missing:
-            self._by_key[key] = _Tally(wanted[key], touched_ms=now_ms)
-            end_ms = wanted[key].window.end_ms
-            if end_ms is not None:
-                heapq.heappush(self._due, (max(end_ms, now_ms) + RETENTION_MS, key))
-        return [self._by_key[key] for key in wanted]
-
-    def drop_unused(self, tally: _Tally) -> None:
-        """Forget a lifetime counter on which nothing happened; no window's end would ever do so."""
-        used = tally.reservations or tally.spent_nanousd or tally.granted_nanousd
-        if tally.counter.window.end_ms is None and not used:
-            del self._by_key[tally.counter.key]
-
-    def _make_room(self, count: int, now_ms: int, spared: Mapping[str, Counter]) -> None:
-        for _ in range(COUNTERS_EXAMINED_MAX):
-            full = len(self._by_key) + count > self._count_max
-            # What has ended is due within RETENTION_MS from now, what has not is due later.
-            due_until_ms = now_ms + RETENTION_MS if full else now_ms
-            if not self._due or self._due[0][0] > due_until_ms:
-                break
-            key = self._due[0][1]
-            tally = self._by_key[key]
-            if tally.reservations or key in spared or tally.touched_ms + RETENTION_MS > due_until_ms:
-                heapq.heapreplace(self._due, (now_ms + RETENTION_MS, key))
-            else:
-                heapq.heappop(self._due)
-                del self._by_key[key]
-        if len(self._by_key) + count > self._count_max:
-            raise StoreUnavailableError(
-                f"the memory store counts on {self._count_max} counters already, one per scope and window: "
-                "use longer windows or fewer end users, or raise its maximum"
-            )
 
 
 @dataclass(slots=True)
@@ -127,7 +57,7 @@ class _Reservation:
 
     hold: Hold
     attempt: str
-    amounts: tuple[tuple[_Tally, int], ...]
+    amounts: tuple[tuple[Tally, int], ...]
     lease_end_ms: int = 0
     expiry_cost_nanousd: int = 0
 
@@ -152,11 +82,12 @@ class MemoryLedger:
         self._reservations_max = reservations_max
         self._open: dict[str, _Reservation] = {}
         self._lease_ends: list[tuple[int, str]] = []  # a heap
-        self._tallies = _Tallies(counters_max)
+        self._tallies = Tallies(counters_max)
         self._tombstones = Tombstones(tombstones_max)
         self._heard_ms = 0
         self._limits: dict[tuple[Scope, str], int] = {}
         self._amended: OrderedDict[str, None] = OrderedDict()
+        self._announced: OrderedDict[str, int] = OrderedDict()  # name → until when
 
     def now_ms(self) -> int:
         """Tell the time."""
@@ -181,17 +112,17 @@ class MemoryLedger:
         reservation = self._open.get(hold.id)
         if reservation is not None:
             reservation.attempt = request.attempt
-            return Reserved(self._least_available(request.claims))
+            return Reserved(least_available(self._standings_of(request.claims), {}))
         overdue = request.not_after_ms is not None and now_ms > request.not_after_ms
         if overdue or self._tombstones.forget(hold, now_ms):
             return TooLate()
         if not all(claim.counter.window.contains(now_ms) for claim in request.claims):
             return StaleWindow(now_ms)
-        refusals = [standing for claim in request.claims if (standing := self._refusal(claim)) is not None]
-        if refusals:
-            return Refused(min(refusals, key=lambda standing: (not standing.exhausted, standing.available_nanousd)))
-        self._hold(request, now_ms)
-        return Reserved(self._least_available(request.claims))
+        admitted = admit(request.claims, self._standings_of(request.claims))
+        if isinstance(admitted, Standing):
+            return Refused(admitted)
+        self._hold(request, admitted.amounts, now_ms)
+        return Reserved(admitted.available_nanousd)
 
     async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
         """End a reservation with its cost, on the counters that it was reserved on."""
@@ -292,18 +223,88 @@ class MemoryLedger:
         payers: Sequence[Scope] = (),  # noqa: ARG002 - all books are here
     ) -> tuple[Standing, ...]:
         """Tell how counters stand against limits, in the order asked."""
-        return tuple(self._standing(counter, limit_nanousd) for counter, limit_nanousd in limits)
+        return tuple(
+            [
+                self._standing(counter, limit_nanousd)
+                async for piece in paced(limits)
+                for counter, limit_nanousd in piece
+            ]
+        )
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
         """List at most `count_max` counters of current windows, or with money held, the most spent first."""
         now_ms = self._clock_ms()
-        listed = (t for t in self._tallies.all() if t.reservations or t.counter.window.contains(now_ms))
-        largest = heapq.nlargest(count_max, listed, key=lambda t: (t.spent_nanousd, t.held_nanousd))
-        return tuple(Balance(t.counter, t.spent_nanousd, t.held_nanousd) for t in largest)
+        balances: list[Balance] = []
+        async for piece in paced([*self._tallies.all()]):
+            balances += (
+                Balance(tally.counter, tally.spent_nanousd, tally.held_nanousd)
+                for tally in piece
+                if tally.reservations or tally.counter.window.contains(now_ms)
+            )
+        most_spent = await first(
+            balances, count_max, key=lambda found: (-found.spent_nanousd, -found.held_nanousd, found.counter.key)
+        )
+        return tuple(most_spent)
 
     async def open_count(self) -> int:
         """Count the open reservations."""
         return len(self._open)
+
+    async def reservations(self, count_max: int) -> tuple[OpenReservation, ...]:
+        """List at most `count_max` open reservations, the oldest first."""
+        oldest = await first(
+            [*self._open.values()], count_max, key=lambda held: (held.hold.reserved_at_ms, held.hold.id)
+        )
+        return tuple(
+            OpenReservation(
+                id=held.hold.id,
+                model=held.hold.model,
+                reserved_at_ms=held.hold.reserved_at_ms,
+                lease_end_ms=held.lease_end_ms,
+                amounts=tuple((tally.counter, amount_nanousd) for tally, amount_nanousd in held.amounts),
+            )
+            for held in oldest
+        )
+
+    async def audit(self) -> Audit:
+        """Compare what every counter holds with the open reservations, which must all have leases, in one moment."""
+        reservations = [(held.hold.id, held.lease_end_ms, held.amounts) for held in self._open.values()]
+        found = {tally.counter.key: tally.held_nanousd for tally in self._tallies.all() if tally.held_nanousd}
+        counters = {tally.counter.key for tally in self._tallies.all() if tally.spent_nanousd} | found.keys()
+        leases = {*self._lease_ends}
+        # What was read up to here is of one moment; the rest takes its time.
+        expected = defaultdict[str, int](int)
+        drifts: list[Drift] = []
+        async for piece in paced(reservations):
+            for id_, lease_end_ms, amounts in piece:
+                for tally, amount_nanousd in amounts:
+                    expected[tally.counter.key] += amount_nanousd
+                if (lease_end_ms, id_) not in leases:
+                    drifts.append(Drift("lease", id_, 0, 0))
+        counters |= expected.keys()
+        drifts += (
+            Drift("held", key, expected[key], found.get(key, 0))
+            for key in counters
+            if expected[key] != found.get(key, 0)
+        )
+        return Audit(
+            drifts=tuple(drifts),
+            counters_checked=len(counters),
+            scopes_checked=len({key.partition("|")[0] for key in counters}),
+            reservations_open=len(reservations),
+            entries_read=0,
+        )
+
+    async def announce(self, name: str, ttl_ms: int) -> bool:
+        """Tell whether this is the first call with `name` for `ttl_ms`."""
+        now_ms = self._clock_ms()
+        if self._announced.get(name, now_ms) > now_ms:
+            return False
+        self._announced.pop(name, None)
+        self._announced[name] = now_ms + ttl_ms
+        if len(self._announced) > ANNOUNCED_MAX:
+            self._announced.popitem(last=False)
+        return True
 
     async def close(self) -> None:
         """Do nothing: memory needs no closing."""
@@ -319,31 +320,20 @@ class MemoryLedger:
             return Standing(counter, limit_nanousd, spent_nanousd=0, held_nanousd=0)
         return Standing(counter, limit_nanousd + tally.granted_nanousd, tally.spent_nanousd, tally.held_nanousd)
 
-    def _refusal(self, claim: Claim) -> Standing | None:
-        """Give the standing that refuses a claim, None when it passes."""
-        if claim.limit_nanousd is None:
-            return None
-        standing = self._standing(claim.counter, claim.limit_nanousd)
-        needed_nanousd = claim.amount_nanousd if claim.whole else 1
-        return standing if standing.exhausted or standing.available_nanousd < needed_nanousd else None
+    def _standings_of(self, claims: Iterable[Claim]) -> list[Standing | None]:
+        return [
+            None if claim.limit_nanousd is None else self._standing(claim.counter, claim.limit_nanousd)
+            for claim in claims
+        ]
 
-    def _available(self, claim: Claim) -> int | None:
-        if claim.limit_nanousd is None:
-            return None
-        return self._standing(claim.counter, claim.limit_nanousd).available_nanousd
-
-    def _least_available(self, claims: Iterable[Claim]) -> int | None:
-        return min((available for claim in claims if (available := self._available(claim)) is not None), default=None)
-
-    def _hold(self, request: Reserve, now_ms: int) -> None:
+    def _hold(self, request: Reserve, granted: Mapping[Counter, int], now_ms: int) -> None:
         if len(self._open) >= self._reservations_max:
             raise StoreUnavailableError(
                 f"the memory store holds {self._reservations_max} open reservations already: "
                 "see that endings arrive (access logs), shorten lease_seconds, or raise its maximum"
             )
-        granted = self._granted(request.claims)
-        tallies = self._tallies.take((claim.counter for claim in request.claims), now_ms)
-        amounts = tuple((tally, granted[tally.counter.key]) for tally in tallies)
+        tallies = self._tallies.take(granted, now_ms)
+        amounts = tuple(zip(tallies, granted.values(), strict=True))
         for tally, amount_nanousd in amounts:
             tally.held_nanousd += amount_nanousd
             tally.reservations += 1
@@ -351,20 +341,6 @@ class MemoryLedger:
         reservation = _Reservation(request.hold, request.attempt, amounts)
         self._open[request.hold.id] = reservation
         self._start_lease(reservation, request.lease, now_ms)
-
-    def _granted(self, claims: Iterable[Claim]) -> dict[str, int]:
-        """Give what passing claims hold on each counter, once where several of them name the same."""
-        granted: dict[str, int] = {}
-        # Partial claims share what the tightest limit leaves; after that whole ones get all that they asked for.
-        for claim in sorted(claims, key=lambda claim: claim.whole):
-            available_nanousd = self._available(claim)
-            amount_nanousd = claim.amount_nanousd
-            if available_nanousd is not None:
-                amount_nanousd = min(amount_nanousd, available_nanousd)
-            key = claim.counter.key
-            choose = max if claim.whole else min
-            granted[key] = choose(granted.get(key, amount_nanousd), amount_nanousd)
-        return granted
 
     def _start_lease(self, reservation: _Reservation, lease: Lease, now_ms: int) -> None:
         reservation.lease_end_ms = now_ms + lease.lease_ms

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from heapq import nlargest
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -20,15 +19,18 @@ from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.prices import TokenUsage
 from extauthz.domain.reservation import Hold, Lease, Note, State
 from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.audit import Auditor
 from extauthz.ledger.base import (
     TOMBSTONE_SECONDS,
     UNNOTED,
     AlreadyEnded,
     Amendment,
+    Audit,
     Balance,
     Ending,
     Expired,
     Ledger,
+    OpenReservation,
     Refused,
     Release,
     Reserve,
@@ -41,7 +43,9 @@ from extauthz.ledger.base import (
 from extauthz.ledger.batches import Batches
 from extauthz.ledger.keys import ENDED_GENERATIONS, VERSION, Keys
 from extauthz.ledger.link import Link, LinkListener
+from extauthz.ledger.pieces import chunks
 from extauthz.ledger.primary import text
+from extauthz.ledger.reading import most_spent, read_counts, read_reservations
 from extauthz.ledger.replay import Memory, Renewed, Told
 from extauthz.ledger.script import script
 from extauthz.ledger.url import StoreUrl
@@ -59,9 +63,8 @@ WITHDRAWN_MS = 60_000
 FOLDED_MAX = 500
 DROPPED_MAX = 100
 
-# Counters that one look at the balances goes through; beyond them the list is a part of all.
-BALANCES_EXAMINED_MAX = 200_000
-SCAN_COUNT = 1000
+# Counters that one call of standings looks at: some 2 ms of one core of the store, which serves others in between.
+STANDINGS_MAX = 500
 
 # Verbs told to a successor at once.
 REPLAYED_AT_ONCE = 256
@@ -206,14 +209,14 @@ class RedisLedger(Ledger):
         payers: Sequence[Scope] = (),  # noqa: ARG002 - all books are here
     ) -> tuple[Standing, ...]:
         """Tell how counters stand against limits, in the order asked."""
-        if not limits:
-            return ()
-        asked = (part for counter, limit_nanousd in limits for part in (counter.key, str(limit_nanousd)))
-        answer = iter(await self._batches.call(STANDINGS, (str(len(limits)), *asked)))
-        return tuple(
-            Standing(counter, int(limit), int(spent), int(held))
-            for (counter, _), limit, spent, held in zip(limits, answer, answer, answer, strict=True)
-        )
+        standings: list[Standing] = []
+        for piece in chunks(limits, STANDINGS_MAX):
+            answer = iter(await self._batches.call(STANDINGS, _standings_item(piece)))
+            standings += (
+                Standing(counter, int(limit), int(spent), int(held))
+                for (counter, _), limit, spent, held in zip(piece, answer, answer, answer, strict=True)
+            )
+        return tuple(standings)
 
     async def amend(self, amendment: Amendment) -> bool:
         """Change the books by hand; False when this was done already."""
@@ -225,28 +228,23 @@ class RedisLedger(Ledger):
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
         """List at most `count_max` counters of current windows, or with money held, the most spent first."""
-        held = await self._scan(self.keys.held)
-        spent = await self._scan(self.keys.spent)
-        now_ms = self.now_ms()
-        listed = (
-            Balance(counter, int(spent.get(key, 0)), int(held.get(key, 0)))
-            for key in spent | held
-            if (counter := Counter.parse(key)).window.contains(now_ms) or key in held
-        )
-        return tuple(nlargest(count_max, listed, key=lambda balance: (balance.spent_nanousd, balance.held_nanousd)))
+        return await most_spent(await read_counts(self), self.now_ms(), count_max)
 
     async def open_count(self) -> int:
         """Count the open reservations."""
         return int(await self.link.ask("ZCARD", self.keys.leases))
 
-    async def _scan(self, key: str) -> dict[str, str]:
-        """Read a hash in pieces, up to BALANCES_EXAMINED_MAX fields."""
-        fields: dict[str, str] = {}
-        async for piece in pieces(self.link, key):
-            fields |= piece
-            if len(fields) >= BALANCES_EXAMINED_MAX:
-                break
-        return fields
+    async def reservations(self, count_max: int) -> tuple[OpenReservation, ...]:
+        """List at most `count_max` open reservations, the oldest first."""
+        return await read_reservations(self, count_max)
+
+    async def audit(self) -> Audit:
+        """Compare every counter with the journal and the open reservations."""
+        return await Auditor(self).audit()
+
+    async def announce(self, name: str, ttl_ms: int) -> bool:
+        """Tell whether this is the first call with `name`, of all processes on the store, for `ttl_ms`."""
+        return bool(await self.link.ask("SET", self.keys.announced(name), "", "NX", "PX", ttl_ms))
 
     async def _prepare(self, client: Redis) -> None:
         """Agree with the store on rights, key and layout, before anything else is said to it."""
@@ -331,16 +329,6 @@ class RedisLedger(Ledger):
         return int(self._clock_s() * 1000)
 
 
-async def pieces(link: Link, key: str) -> AsyncIterator[dict[str, str]]:
-    """Read a hash, some SCAN_COUNT fields at a time; one that changes meanwhile may come twice."""
-    cursor = 0
-    while True:
-        cursor, found = await link.ask("HSCAN", key, cursor, "COUNT", SCAN_COUNT)
-        yield {text(name): text(value) for name, value in found.items()}
-        if int(cursor) == 0:
-            return
-
-
 def _reserve_item(request: Reserve, *, repeated: bool = False) -> tuple[str, ...]:
     hold = request.hold
     claims = (
@@ -399,6 +387,11 @@ def _settle_item(hold: Hold, cost_nanousd: int, note: Note) -> tuple[str, ...]:
         str(len(hold.counters)),
         *(counter.key for counter in hold.counters),
     )
+
+
+def _standings_item(limits: Sequence[tuple[Counter, int]]) -> tuple[str, ...]:
+    asked = (part for counter, limit_nanousd in limits for part in (counter.key, str(limit_nanousd)))
+    return (str(len(limits)), *asked)
 
 
 def _renew_item(hold: Hold, lease: Lease) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from heapq import nlargest
 from zlib import crc32
 
 from extauthz.domain.budgets import Counter, Scope, ScopeKind, Standing
@@ -18,14 +17,19 @@ from extauthz.ledger.base import (
     UNNOTED,
     Amendment,
     AmendmentKind,
+    Audit,
     Balance,
     Ending,
     Expired,
     Ledger,
+    OpenReservation,
     Reserve,
     ReserveResult,
+    together,
 )
-from extauthz.ledger.redis import BALANCES_EXAMINED_MAX, RedisLedger, RedisOptions, StoreListener
+from extauthz.ledger.pieces import first
+from extauthz.ledger.reading import added_up, most_spent, read_counts
+from extauthz.ledger.redis import RedisLedger, RedisOptions, StoreListener
 from extauthz.ledger.url import StoreUrl
 
 
@@ -126,7 +130,7 @@ class ShardedLedger(Ledger):
         by_shard = await asyncio.gather(*(shard.standings(limits) for shard in self.shards))
         return tuple(
             replace(
-                alike[0],
+                alike[self._number(alike[0].counter.scope)],  # an organization's limit is changed in its shard alone
                 spent_nanousd=sum(standing.spent_nanousd for standing in alike),
                 held_nanousd=sum(standing.held_nanousd for standing in alike),
             )
@@ -135,26 +139,34 @@ class ShardedLedger(Ledger):
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
         """List the most spent counters of all shards; one that is in several is added up."""
-        counted: dict[Counter, Balance] = {}
         # All of each: what is little in every shard may be much together.
-        every = await asyncio.gather(*(shard.balances(BALANCES_EXAMINED_MAX) for shard in self.shards))
-        for of_shard in every:
-            for balance in of_shard:
-                before = counted.get(balance.counter, Balance(balance.counter, 0, 0))
-                counted[balance.counter] = Balance(
-                    balance.counter,
-                    before.spent_nanousd + balance.spent_nanousd,
-                    before.held_nanousd + balance.held_nanousd,
-                )
-        return tuple(nlargest(count_max, counted.values(), key=lambda found: (found.spent_nanousd, found.held_nanousd)))
+        every = await asyncio.gather(*map(read_counts, self.shards))
+        return await most_spent(await added_up(every), self.now_ms(), count_max)
 
     async def open_count(self) -> int:
         """Count the open reservations of all shards."""
         return sum(await asyncio.gather(*(shard.open_count() for shard in self.shards)))
 
+    async def reservations(self, count_max: int) -> tuple[OpenReservation, ...]:
+        """List the oldest reservations of all shards."""
+        every = await asyncio.gather(*(shard.reservations(count_max) for shard in self.shards))
+        found = [reservation for of_shard in every for reservation in of_shard]
+        return tuple(await first(found, count_max, key=lambda one: (one.reserved_at_ms, one.id)))
+
+    async def audit(self) -> Audit:
+        """Compare the counters of every shard with its own journal and reservations."""
+        return together(await asyncio.gather(*(shard.audit() for shard in self.shards)))
+
+    async def announce(self, name: str, ttl_ms: int) -> bool:
+        """Announce for all shards in the first."""
+        return await self.shards[0].announce(name, ttl_ms)
+
     def _of_hold(self, hold: Hold) -> RedisLedger:
         return self._of([counter.scope for counter in hold.counters])
 
     def _of(self, payers: Sequence[Scope]) -> RedisLedger:
+        return self.shards[self._number(*payers)]
+
+    def _number(self, *payers: Scope) -> int:
         organization = next((str(scope) for scope in payers if scope.kind is ScopeKind.ORGANIZATION), "")
-        return self.shards[crc32(organization.encode()) % len(self.shards)]
+        return crc32(organization.encode()) % len(self.shards)

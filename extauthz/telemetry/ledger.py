@@ -8,7 +8,18 @@ from contextlib import contextmanager
 from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.reservation import Hold, Lease, Note
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import UNNOTED, Amendment, Balance, Ending, Expired, Ledger, Reserve, ReserveResult
+from extauthz.ledger.base import (
+    UNNOTED,
+    Amendment,
+    Audit,
+    Balance,
+    Ending,
+    Expired,
+    Ledger,
+    OpenReservation,
+    Reserve,
+    ReserveResult,
+)
 from extauthz.telemetry.events import Telemetry
 
 
@@ -82,6 +93,21 @@ class ObservedLedger(Ledger):
         """Count the open reservations."""
         with self._observed("open_count"):
             return await self._store.open_count()
+
+    async def reservations(self, count_max: int) -> tuple[OpenReservation, ...]:
+        """List open reservations."""
+        with self._observed("reservations"):
+            return await self._store.reservations(count_max)
+
+    async def audit(self) -> Audit:
+        """Compare every counter with what explains it."""
+        with self._observed("audit"):
+            return await self._store.audit()
+
+    async def announce(self, name: str, ttl_ms: int) -> bool:
+        """Tell whether this is the first call with `name`."""
+        with self._observed("announce"):
+            return await self._store.announce(name, ttl_ms)
 
     async def close(self) -> None:
         """Let go of what the store holds open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -34,6 +35,10 @@ RETENTION_MS = TOMBSTONE_SECONDS * 1000
 TEAM = a_counter("research")
 OTHER_TEAM = a_counter("support")
 HUNDRED = Claim(TEAM, limit_nanousd=1000, amount_nanousd=100)
+HUNDRED_UNLIMITED = replace(HUNDRED, limit_nanousd=None)
+
+# More than any list is made of at once.
+MANY = 1201
 
 Ask = Callable[..., Reserve]
 
@@ -715,6 +720,25 @@ class TestQuestions:
 
         assert (Balance(a_counter("b"), 30, 0), Balance(a_counter("c"), 20, 0)) == await ledger.balances(2)
 
+    async def test_many_counters(self, ledger: Ledger) -> None:
+        """Of more counters than are looked at in one piece each stands in its place, and alike ones go by their key."""
+        counters = [a_counter(f"{number:04}") for number in range(MANY)]
+        imports = (
+            Amendment(counter.key, AmendmentKind.IMPORT, counter, 7 + number % 2, "ops")
+            for number, counter in enumerate(counters)
+        )
+        assert all(await asyncio.gather(*map(ledger.amend, imports)))
+
+        limits = [(counter, number) for number, counter in enumerate(counters)]
+        expected = tuple(Standing(counter, number, 7 + number % 2, 0) for counter, number in limits)
+        most_spent = tuple(Balance(counter, cost, 0) for cost in (8, 7) for counter in counters[cost - 7 :: 2])
+
+        assert expected == await ledger.standings(limits)
+        assert most_spent == await ledger.balances(MANY + 1)
+        assert most_spent[: MANY - 1] == await ledger.balances(MANY - 1)
+        assert most_spent[:3] == await ledger.balances(3)
+        assert () == await ledger.balances(0)
+
     async def test_balances_leave_out_what_is_over(self, ledger: Ledger, clock: Clock, ask: Ask) -> None:
         """A window that is over is listed only as long as money is held in it."""
         old = a_counter(window=a_window(clock.now_ms(), left_ms=100))
@@ -740,7 +764,111 @@ class TestQuestions:
 
         assert (1, 0) == (before, await ledger.open_count())
 
+    async def test_reservations(self, ledger: Ledger, clock: Clock, ask: Ask) -> None:
+        """The oldest come first, whatever the order of their leases, and each says what it holds where until when."""
+        now_ms = clock.now_ms()
+        old = ask("old", HUNDRED, Claim(OTHER_TEAM, 1000, 70), reserved_at_ms=now_ms - 2000, lease=Lease(60_000, 30))
+        oldest = ask("oldest", Claim(TEAM, 150, 70), reserved_at_ms=now_ms - 3000, lease=Lease(90_000, 30))
+        for request in (ask("new", Claim(TEAM, None, 0)), old, oldest):
+            await ledger.reserve(request)
+
+        listed = await ledger.reservations(9)
+
+        assert ["oldest", "old", "new"] == [reservation.id for reservation in listed]
+        assert [now_ms - 3000, now_ms - 2000] == [reservation.reserved_at_ms for reservation in listed[:2]]
+        assert [((TEAM, 50),), ((TEAM, 100), (OTHER_TEAM, 70)), ((TEAM, 0),)] == [
+            reservation.amounts for reservation in listed
+        ]
+        for due_ms, reservation in zip((90_000, 60_000, LEASE.lease_ms), listed, strict=True):
+            assert due_ms <= reservation.lease_end_ms - now_ms < due_ms + 5000
+        assert listed[:2] == await ledger.reservations(2)
+
+    async def test_reservations_renewed_and_ended(self, ledger: Ledger, clock: Clock, ask: Ask) -> None:
+        """A renewed one has its new lease; what has ended, or was refused, is not listed."""
+        now_ms = clock.now_ms()
+        requests = {name: ask(name, HUNDRED) for name in ("renewed", "settled", "released")}
+        for request in requests.values():
+            await ledger.reserve(request)
+        assert isinstance(await ledger.reserve(ask("refused", Claim(TEAM, 0, 1))), Refused)
+        await ledger.renew(requests["renewed"].hold, Lease(120_000, 30))
+        await ledger.settle(requests["settled"].hold, 1)
+        await ledger.release("released")
+
+        (listed,) = await ledger.reservations(9)
+
+        assert "renewed" == listed.id
+        assert 120_000 <= listed.lease_end_ms - now_ms < 125_000
+
+    async def test_a_model_with_a_blank(self, ledger: Ledger, ask: Ask) -> None:
+        """A model's name comes back as it was, whatever is in it."""
+        request = ask("r", HUNDRED)
+        await ledger.reserve(replace(request, hold=replace(request.hold, model="my model|%20/é")))
+
+        (listed,) = await ledger.reservations(1)
+
+        assert "my model|%20/é" == listed.model
+
+    async def test_many_reservations(self, ledger: Ledger, ask: Ask, clock: Clock) -> None:
+        """More than are read in one piece are listed, in their order."""
+        now_ms = clock.now_ms()
+        requests = [
+            ask(f"r{number:04}", HUNDRED_UNLIMITED, reserved_at_ms=now_ms - number % 7, lease=Lease(60_000, 0))
+            for number in range(MANY)
+        ]
+        await asyncio.gather(*map(ledger.reserve, requests))
+        expected = sorted((request.hold.reserved_at_ms, request.hold.id) for request in requests)
+
+        listed = await ledger.reservations(MANY)
+
+        assert expected == [(reservation.reserved_at_ms, reservation.id) for reservation in listed]
+        assert listed[:600] == await ledger.reservations(600)
+
+    async def test_audit(self, ledger: Ledger, ask: Ask) -> None:
+        """Books that verbs alone have written are right, and the audit says how much it has looked at."""
+        await spend(ledger, ask, TEAM, 5)
+        await ledger.reserve(ask("open", HUNDRED, Claim(OTHER_TEAM, None, 70)))
+        await ledger.reserve(ask("nothing held", Claim(a_counter("c"), None, 0)))
+
+        audit = await ledger.audit()
+
+        assert audit.ok
+        assert (3, 3, 2) == (audit.counters_checked, audit.scopes_checked, audit.reservations_open)
+
     async def test_time_and_key(self, ledger: Ledger, clock: Clock) -> None:
         """The store tells its time and the key that holds are signed with."""
         assert 1000 > abs(clock.now_ms() - ledger.now_ms())
         assert ledger.signing_key()
+
+
+class TestAnnounce:
+    """One of all processes tells the world what every one of them sees."""
+
+    async def test_the_first_alone(self, ledger: Ledger) -> None:
+        """Of many who announce the same at once exactly one is the first; another name is another announcement."""
+        told = await asyncio.gather(*(ledger.announce("research is at 80 %", 60_000) for _ in range(20)))
+
+        assert 1 == sum(told)
+        assert not await ledger.announce("research is at 80 %", 60_000)
+        assert await ledger.announce("research is at 90 %", 60_000)
+
+    async def test_its_time_is_over(self, ledger: Ledger, clock: Clock) -> None:
+        """After its time the next one is the first again, and that time is not prolonged by those who come too late."""
+        assert await ledger.announce("again", 600)
+        await clock.advance(100)
+        assert not await ledger.announce("again", 60_000)
+        await clock.advance(501)
+
+        assert await ledger.announce("again", 60_000)
+
+    async def test_a_name_of_any_length(self, ledger: Ledger) -> None:
+        """Long names are told apart by their last letter, too, and any letter may be in one."""
+        for name in ("é" * 300 + "a", "é" * 300 + "b", "a {b}:* \n\0", ""):
+            assert [True, False] == [await ledger.announce(name, 60_000) for _ in range(2)]
+
+    async def test_is_no_part_of_the_books(self, ledger: Ledger) -> None:
+        """An announcement moves no money and opens nothing."""
+        await ledger.announce("something", 60_000)
+
+        assert () == await ledger.balances(10)
+        assert () == await ledger.reservations(10)
+        assert (await ledger.audit()).ok

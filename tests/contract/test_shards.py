@@ -13,7 +13,17 @@ from extauthz.domain.budgets import Counter, Scope, ScopeKind, Standing
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import Amendment, AmendmentKind, Balance, Ending, Expired, Refused, Reserve, Reserved
+from extauthz.ledger.base import (
+    Amendment,
+    AmendmentKind,
+    Balance,
+    Drift,
+    Ending,
+    Expired,
+    Refused,
+    Reserve,
+    Reserved,
+)
 from extauthz.ledger.redis import RedisLedger
 from extauthz.ledger.shards import ShardedLedger
 from tests.support.ledger import Listener, RealClock, a_counter, a_reserve, sharded_ledger
@@ -239,6 +249,47 @@ class TestAmendments:
 
         for payers in ([], [org(acme).scope], [org(apart).scope]):
             assert (Standing(USER, 40, 0, 0),) == await ledger.standings([(USER, 500)], payers=payers)
+
+
+class TestLists:
+    """What is listed and compared of all shards together."""
+
+    async def test_reservations(self, ledger: ShardedLedger) -> None:
+        """The oldest of all shards come first, and no more than asked for."""
+        requests = [ask(f"r{number}", org(f"organization {number}")) for number in range(20)]
+        aged = [
+            replace(request, hold=replace(request.hold, reserved_at_ms=request.hold.reserved_at_ms - age_ms))
+            for age_ms, request in enumerate(requests)
+        ]
+        for request in aged:
+            await ledger.reserve(request)
+        listed = await ledger.reservations(99)
+
+        assert [f"r{number}" for number in reversed(range(20))] == [reservation.id for reservation in listed]
+        assert listed[:3] == await ledger.reservations(3)
+
+    async def test_audit(self, ledger: ShardedLedger) -> None:
+        """Every shard is compared with its own journal and reservations, and what is wrong in any is told."""
+        acme, apart = await two_apart(ledger)
+        for name in (acme, apart):
+            await ledger.reserve(ask(f"r {name}", org(name), USER))
+        right = await ledger.audit()
+        damaged = await shard_of(ledger, apart)
+        await damaged.link.ask("HINCRBY", damaged.keys.held, USER.key, 5)
+        await damaged.link.ask("HINCRBY", damaged.keys.spent, org(apart).key, 7)
+
+        assert right.ok
+        assert (4, 2) == (right.counters_checked, right.reservations_open)
+        assert {Drift("held", USER.key, 100, 105), Drift("spent", org(apart).key, 0, 7)} == {
+            *(await ledger.audit()).drifts
+        }
+
+    async def test_announce(self, ledger: ShardedLedger, other: ShardedLedger) -> None:
+        """What one process announced no other one does."""
+        names = [f"team {number} is at 80 %" for number in range(20)]
+
+        assert [True] * 20 == [await ledger.announce(name, 60_000) for name in names]
+        assert [False] * 20 == [await other.announce(name, 60_000) for name in names]
 
 
 async def test_another_number_is_refused(cluster: Cluster, ledger: ShardedLedger) -> None:

@@ -151,23 +151,26 @@ class TestEntries:
         assert {"r"} == {expired["id"], late["id"]}
 
     @pytest.mark.parametrize(
-        ("kind", "amount", "booked"),
+        ("kind", "amount", "booked", "how"),
         [
-            (AmendmentKind.IMPORT, 600, 600),
-            (AmendmentKind.RESET, None, -70),
-            (AmendmentKind.GRANT, 50, 0),
-            (AmendmentKind.LIMIT, 90, 0),
-            (AmendmentKind.LIMIT, None, 0),
+            (AmendmentKind.IMPORT, 600, 600, "import"),
+            (AmendmentKind.RESET, None, -70, "reset"),
+            (AmendmentKind.GRANT, 50, 0, "grant"),
+            (AmendmentKind.LIMIT, 90, 0, "limit"),
+            (AmendmentKind.LIMIT, 0, 0, "limit"),
+            (AmendmentKind.LIMIT, None, 0, "limit_removed"),
         ],
     )
-    async def test_amended(self, ledger: RedisLedger, kind: AmendmentKind, amount: int | None, booked: int) -> None:
-        """A change by hand has the name of its kind, who made it, and what it added to the counter."""
+    async def test_amended(
+        self, ledger: RedisLedger, kind: AmendmentKind, amount: int | None, booked: int, how: str
+    ) -> None:
+        """A change by hand says what it was, who made it, and what it added to the counter."""
         who = "Ana Müller, + 100 % <ana@example.com>"
         await settle(ledger, "r", 70, TEAM)
         await ledger.amend(Amendment("a", kind, TEAM, amount, who))
 
         assert {
-            "how": kind,
+            "how": how,
             "id": "a",
             "cost_nanousd": amount or 0,
             "booked_nanousd": booked,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -176,6 +177,126 @@ class TestLost:
 
             assert 1 == await rebuilt(ledger, lines)
             assert [TEAM.key] == await redis.hkeys(ledger.keys.checkpoint)
+
+
+async def amended(redis: Redis, ledger: RedisLedger) -> tuple[dict[str, str], dict[str, str]]:
+    """Read what was granted and which limits stand in for configured ones."""
+    granted: Any = await redis.hgetall(ledger.keys.granted)
+    limits: Any = await redis.hgetall(ledger.keys.limits)
+    return granted, limits
+
+
+class TestAmendments:
+    """Grants and limits that were made by hand come back with the money."""
+
+    async def test_they_come_back(self, server: RedisServer, redis: Redis) -> None:
+        """Grants are added up, and the latest limit counts, be it 0; one that was taken away stays away."""
+        window = a_counter(window=this_hour())
+        async with redis_ledger(server.url, tag=TAG) as ledger:
+            for number, (kind, counter, amount) in enumerate(
+                (
+                    (AmendmentKind.GRANT, TEAM, MUCH),
+                    (AmendmentKind.GRANT, TEAM, 7),
+                    (AmendmentKind.GRANT, window, 9),
+                    (AmendmentKind.LIMIT, OTHER, 30),
+                    (AmendmentKind.LIMIT, OTHER, 40),
+                    (AmendmentKind.LIMIT, window, 50),
+                    (AmendmentKind.LIMIT, window, None),
+                    (AmendmentKind.LIMIT, a_counter("none"), 0),
+                )
+            ):
+                await ledger.amend(Amendment(f"a{number}", kind, counter, amount, "ops"))
+            lines, expected = await exported(ledger), await amended(redis, ledger)
+            due = await redis.zrange(ledger.keys.windows, 0, -1, withscores=True)
+        await redis.flushall()
+        async with redis_ledger(server.url, tag=TAG) as ledger:
+            for _ in range(2):
+                await rebuilt(ledger, lines)
+
+                assert expected == await amended(redis, ledger)
+                assert due == await redis.zrange(ledger.keys.windows, 0, -1, withscores=True)
+        assert ({TEAM.key: f"{MUCH + 7}", window.key: "9"}, {OTHER.key: "40", "team:none|lifetime": "0"}) == expected
+
+    async def test_what_was_amended_since(self, server: RedisServer, redis: Redis) -> None:
+        """A grant that is told again counts once, a new one comes on top; a limit changed since then stays as it is."""
+        third = a_counter("third")
+        grant = Amendment("grant", AmendmentKind.GRANT, TEAM, 100, "ops")
+        async with redis_ledger(server.url, tag=TAG) as ledger:
+            await ledger.amend(grant)
+            for counter in (TEAM, OTHER, third):
+                await ledger.amend(Amendment(f"limit {counter.key}", AmendmentKind.LIMIT, counter, 40, "ops"))
+            lines = await exported(ledger)
+        await redis.flushall()
+        async with redis_ledger(server.url, tag=TAG) as ledger:
+            await ledger.amend(grant)
+            await ledger.amend(Amendment("new grant", AmendmentKind.GRANT, TEAM, 5, "ops"))
+            await ledger.amend(Amendment("new limit", AmendmentKind.LIMIT, OTHER, 60, "ops"))
+            await ledger.amend(Amendment("no limit", AmendmentKind.LIMIT, third, None, "ops"))
+            for _ in range(2):
+                await rebuilt(ledger, lines)
+
+                assert ({TEAM.key: "105"}, {TEAM.key: "40", OTHER.key: "60"}) == await amended(redis, ledger)
+
+    async def test_a_limit_since_then_that_was_trimmed(self, server: RedisServer, redis: Redis) -> None:
+        """It stays, also when the store's own journal has forgotten that it was set."""
+        async with redis_ledger(server.url, options=OPTIONS, tag=TAG) as ledger:
+            await ledger.amend(Amendment("old", AmendmentKind.LIMIT, TEAM, 40, "ops"))
+            lines = await exported(ledger)
+        await redis.flushall()
+        async with redis_ledger(server.url, options=OPTIONS, tag=TAG) as ledger:
+            await ledger.amend(Amendment("new", AmendmentKind.LIMIT, TEAM, 60, "ops"))
+            for number in range(2 * KEPT):
+                await settle(ledger, f"r{number}", 1, TEAM)
+            await trimmed(redis, ledger)
+            await rebuilt(ledger, lines)
+
+            assert ({}, {TEAM.key: "60"}) == await amended(redis, ledger)
+
+    async def test_nothing_is_taken_away(self, server: RedisServer, redis: Redis) -> None:
+        """Books that were not lost keep what an export does not know, whether it began too late or ends too early."""
+        async with redis_ledger(server.url, options=OPTIONS, tag=TAG) as ledger:
+            await ledger.amend(Amendment("early", AmendmentKind.GRANT, TEAM, 100, "ops"))
+            for number in range(2 * KEPT):
+                await settle(ledger, f"r{number}", 1, TEAM)
+            await trimmed(redis, ledger)
+            await ledger.amend(Amendment("known", AmendmentKind.GRANT, TEAM, 20, "ops"))
+            await ledger.amend(Amendment("known limit", AmendmentKind.LIMIT, OTHER, 20, "ops"))
+            lines = await exported(ledger)
+            await ledger.amend(Amendment("late", AmendmentKind.GRANT, TEAM, 3, "ops"))
+            await ledger.amend(Amendment("late limit", AmendmentKind.LIMIT, OTHER, None, "ops"))
+
+            assert 0 == await rebuilt(ledger, lines)
+            assert ({TEAM.key: "123"}, {}) == await amended(redis, ledger)
+
+    async def test_across_the_loss(self, server: RedisServer, redis: Redis) -> None:
+        """An export that went on with the next books restores the grants of both, each once, and the latest limit."""
+        lines: list[str] = []
+        again = Amendment("again", AmendmentKind.GRANT, TEAM, 1000, "ops")
+        for books in range(3):
+            async with redis_ledger(server.url, tag=TAG) as ledger:
+                await ledger.amend(again)
+                await ledger.amend(Amendment(f"of {books}", AmendmentKind.GRANT, TEAM, 10**books, "ops"))
+                await ledger.amend(Amendment(f"limit of {books}", AmendmentKind.LIMIT, TEAM, books, "ops"))
+                lines = await (continued(ledger, lines) if lines else exported(ledger))
+            await redis.flushall()
+        async with redis_ledger(server.url, tag=TAG) as ledger:
+            await rebuilt(ledger, lines)
+
+            assert ({TEAM.key: "1111"}, {TEAM.key: "2"}) == await amended(redis, ledger)
+
+    async def test_a_window_that_is_over(self, server: RedisServer, redis: Redis) -> None:
+        """What was granted in a window that could have been dropped is not brought back."""
+        options = RedisOptions(5.0, tombstone_seconds=1)
+        over = a_counter(window=a_window(RealClock().now_ms(), left_ms=100))
+        async with redis_ledger(server.url, options=options, tag=TAG) as ledger:
+            for counter in (over, TEAM):
+                await ledger.amend(Amendment(counter.key, AmendmentKind.GRANT, counter, 5, "ops"))
+            lines = await exported(ledger)
+            await redis.flushall()
+            await RealClock().advance(1200)
+            await rebuilt(ledger, lines)
+
+            assert ({TEAM.key: "5"}, {}) == await amended(redis, ledger)
 
 
 class TestExports:

@@ -32,7 +32,7 @@ SMALL = RedisOptions(timeout_s=0.5, tombstone_seconds=1, journal_entries_max=1)
 # What a user of Redis must be allowed, so that extauthz can work: the README has it from here.
 LEAST = (
     "~{extauthz}:* +evalsha +eval +script|load +multi +exec +info +time"
-    " +hget +hset +hsetnx +hmget +hdel +hincrby +hexists +hscan +exists"
+    " +set +hget +hset +hsetnx +hmget +hdel +hincrby +hexists +hscan +exists"
     " +zadd +zrem +zrangebyscore +zcard +sadd +sismember +xadd +xlen +xrange +xtrim +rename +unlink"
 )
 
@@ -63,6 +63,8 @@ async def everything(ledger: RedisLedger) -> None:
     await balance(ledger, TEAM)
     await ledger.balances(10)
     await ledger.open_count()
+    await ledger.reservations(10)
+    await ledger.announce("something", 60_000)
     assert [item async for item in Journal(ledger).export()]
 
 
@@ -136,6 +138,30 @@ class TestRights:
         assert [] == listener.lost
         # With CONFIG GET the server tells whether it saves to disk. redis-py says its name, or goes on without.
         assert denied <= {"client|setinfo", "client", "config|get", "config"}
+
+    @each_version
+    async def test_a_right_that_no_verb_needs(self, version: RedisVersion) -> None:
+        """Without the rights of an audit, or of an announcement, that one fails and verbs go on; with them it works."""
+        listener = Listener()
+        user = f"user extauthz on >secret {LEAST} -set"
+        async with RedisServer(version, options=(user,)) as server, server.client() as redis:
+            url = f"redis://extauthz:secret@{LOOPBACK}:{server.port}"
+            async with redis_ledger(url, listener, HASTY, tag="extauthz") as ledger:
+                await ledger.reserve(ask("r"))
+                for right in ("xrevrange", "hgetall", "zrange"):
+                    with pytest.raises(StoreUnavailableError, match=r"(?i)no permissions"):
+                        await ledger.audit()
+                    assert ledger.up()
+                    await redis.execute_command("ACL SETUSER", "extauthz", f"+{right}")
+
+                assert (await ledger.audit()).ok
+                with pytest.raises(StoreUnavailableError, match=r"(?i)no permissions"):
+                    await ledger.announce("something", 60_000)
+                await redis.execute_command("ACL SETUSER", "extauthz", "+set")
+
+                assert await ledger.announce("something", 60_000)
+                assert Reserved(800) == await ledger.reserve(ask("s"))
+        assert [] == listener.lost
 
     @pytest.mark.parametrize("right", LEAST.split())
     async def test_no_less(self, shared: RedisServer, right: str) -> None:

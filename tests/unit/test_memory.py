@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
 from extauthz.domain.reservation import Claim, Lease, State
 from extauthz.domain.windows import WindowRule
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Reserved, TooLate
-from extauthz.ledger.memory import STALE_LEASES_MAX, MemoryLedger
+from extauthz.ledger.base import AlreadyEnded, Balance, Drift, Ending, Reserved, TooLate
+from extauthz.ledger.memory import ANNOUNCED_MAX, STALE_LEASES_MAX, MemoryLedger
+from extauthz.ledger.pieces import PIECE
 from extauthz.ledger.tombstones import EARLY_RELEASE_MS, EARLY_RELEASES_MAX, RETENTION_MS
 from tests.support.ledger import LEASE, SIGNING_KEY, ManualClock, a_counter, a_hold, a_reserve, a_window, balance
 
@@ -261,3 +264,62 @@ class TestLeases:
         await clock.advance(10)
 
         assert [2] == [expired.cost_nanousd for expired in await ledger.expire(10)]
+
+
+class TestAudit:
+    """The memory store has no journal: what is held is compared with the open reservations."""
+
+    async def test_finds_damage(self, clock: ManualClock) -> None:
+        """A counter that holds more than its reservations, and a reservation without a lease, are told."""
+        ledger = MemoryLedger(clock.now_ms, SIGNING_KEY)
+        await ledger.reserve(a_reserve("a", CLAIM))
+        await ledger.reserve(a_reserve("b", CLAIM, Claim(a_counter("b"), None, 7)))
+        right = await ledger.audit()
+        (tally,) = ledger._tallies.take([TEAM], clock.now_ms())
+        tally.held_nanousd += 3
+        ledger._lease_ends.clear()
+
+        assert right.ok
+        assert (2, 2, 0) == (right.counters_checked, right.reservations_open, right.entries_read)
+        assert {Drift("held", TEAM.key, 2, 5), Drift("lease", "a", 0, 0), Drift("lease", "b", 0, 0)} == {
+            *(await ledger.audit()).drifts
+        }
+
+
+class TestAnnouncements:
+    """Announcements have a maximum."""
+
+    async def test_the_oldest_goes(self, clock: ManualClock) -> None:
+        """Beyond the maximum the oldest is forgotten, and may be announced again; the latest are remembered."""
+        ledger = MemoryLedger(clock.now_ms, SIGNING_KEY)
+        for number in range(ANNOUNCED_MAX + 1):
+            assert await ledger.announce(f"{number}", 60_000)
+
+        assert not await ledger.announce("1", 60_000)
+        assert not await ledger.announce(f"{ANNOUNCED_MAX}", 60_000)
+        assert await ledger.announce("0", 60_000)
+        assert await ledger.announce("1", 60_000)
+
+
+class TestLists:
+    """Whoever asks for long lists keeps nobody waiting."""
+
+    async def test_others_have_their_turns(self, clock: ManualClock) -> None:
+        """While many counters are listed and compared, a reserve is carried out."""
+        ledger = MemoryLedger(clock.now_ms, SIGNING_KEY)
+        counters = [a_counter(f"{number}") for number in range(3 * PIECE)]
+        for counter in counters:
+            await ledger.reserve(a_reserve(counter.key, Claim(counter, None, 1)))
+        questions = (
+            ledger.balances(10),
+            ledger.standings([(counter, 1) for counter in counters]),
+            ledger.reservations(10),
+            ledger.audit(),
+        )
+        for number, question in enumerate(questions):
+            asking = asyncio.create_task(question)
+            await asyncio.sleep(0)
+            await ledger.reserve(a_reserve(f"meanwhile {number}", CLAIM))
+            assert not asking.done()
+            await asking
+        assert (await ledger.audit()).ok

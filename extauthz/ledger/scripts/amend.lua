@@ -46,7 +46,9 @@ local function amend()
   end
   redis.call('HSET', ENDED[1], id, kind)
   local booked = amendments[kind](counter, amount)
-  note(kind, id, '', '', amount == '' and '0' or amount, booked, '', '0', { counter }, who)
+  -- A limit that was taken away is not one of 0: whoever restores books from the journal must tell them apart.
+  local how = kind == 'limit' and amount == '' and 'limit_removed' or kind
+  note(how, id, '', '', amount == '' and '0' or amount, booked, '', '0', { counter }, who)
   return 1
 end
 

@@ -1,0 +1,72 @@
+"""Admission: whether claims pass, and what each counter then holds.
+
+All claims pass or none. The stores decide by this rule, in memory by this very code, on Redis by the same rule in
+ledger/scripts/reserve.lua; their contract suite holds one against the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.reservation import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The claims pass.
+
+    `amounts` is what each counter is to hold, in nano-USD; `available_nanousd` is the least that any limited counter
+    has left after that, None when none is limited.
+    """
+
+    available_nanousd: int | None
+    amounts: Mapping[Counter, int]
+
+
+def admit(claims: Sequence[Claim], standings: Sequence[Standing | None]) -> Granted | Standing:
+    """Decide about claims by how the counter of each stands against its limit, None for a claim without one.
+
+    Gives the standing that refuses, if any does: an exhausted one before the others, then the one with the least
+    available.
+    """
+    refusing = [
+        standing
+        for claim, standing in zip(claims, standings, strict=True)
+        if standing is not None and _refuses(standing, claim)
+    ]
+    if refusing:
+        return min(refusing, key=lambda standing: (not standing.exhausted, standing.available_nanousd))
+    amounts = _amounts(claims, standings)
+    return Granted(least_available(standings, amounts), amounts)
+
+
+def least_available(standings: Sequence[Standing | None], amounts: Mapping[Counter, int]) -> int | None:
+    """Give the least that is left of any limit when so much more is held; None when nothing is limited."""
+    return min(
+        (
+            standing.available_nanousd - amounts.get(standing.counter, 0)
+            for standing in standings
+            if standing is not None
+        ),
+        default=None,
+    )
+
+
+def _refuses(standing: Standing, claim: Claim) -> bool:
+    needed_nanousd = claim.amount_nanousd if claim.whole else 1
+    return standing.exhausted or standing.available_nanousd < needed_nanousd
+
+
+def _amounts(claims: Sequence[Claim], standings: Sequence[Standing | None]) -> dict[Counter, int]:
+    """Give what passing claims hold on each counter, once where several of them name the same."""
+    amounts: dict[Counter, int] = {}
+    # Partial claims share what the tightest limit leaves; after that whole ones get all that they asked for.
+    for claim, standing in sorted(zip(claims, standings, strict=True), key=lambda asked: asked[0].whole):
+        amount_nanousd = claim.amount_nanousd
+        if standing is not None:
+            amount_nanousd = min(amount_nanousd, standing.available_nanousd)
+        choose = max if claim.whole else min
+        amounts[claim.counter] = choose(amounts.get(claim.counter, amount_nanousd), amount_nanousd)
+    return amounts

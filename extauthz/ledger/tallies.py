@@ -1,0 +1,93 @@
+"""What is counted in this process's memory: one tally for each counter in use, dropped when nothing can concern it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from extauthz.domain.budgets import Counter
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.tombstones import RETENTION_MS
+
+COUNTERS_MAX = 500_000
+
+# How much cleaning up one verb does. It adds the counters of one principal, so that they shrink faster than they grow.
+COUNTERS_EXAMINED_MAX = 64
+
+
+@dataclass(slots=True)
+class Tally:
+    """A counter in use. `touched_ms` is when a reservation on it last began or ended."""
+
+    counter: Counter
+    touched_ms: int
+    spent_nanousd: int = 0
+    held_nanousd: int = 0
+    granted_nanousd: int = 0
+    reservations: int = 0
+
+    def book(self, cost_nanousd: int, now_ms: int) -> None:
+        """Add to spent; a negative cost puts right what an expiry booked too much."""
+        self.spent_nanousd = max(0, self.spent_nanousd + cost_nanousd)
+        self.touched_ms = now_ms
+
+
+class Tallies:
+    """The counters in use, by key.
+
+    One whose window has ended is dropped RETENTION_MS after that, or after the last ending on it: from then on nothing
+    that is still booked can concern it. When the maximum is reached they go earlier, but never with a reservation on.
+    """
+
+    def __init__(self, count_max: int) -> None:
+        self._count_max = count_max
+        self._by_key: dict[str, Tally] = {}
+        self._due: list[tuple[int, str]] = []  # a heap, with one entry for each tally whose window ends
+
+    def get(self, counter: Counter) -> Tally | None:
+        """Give the tally of a counter, None for one that is not in use."""
+        return self._by_key.get(counter.key)
+
+    def all(self) -> Iterable[Tally]:
+        """Give every tally."""
+        return self._by_key.values()
+
+    def take(self, counters: Iterable[Counter], now_ms: int) -> list[Tally]:
+        """Give the tally of each counter, new ones where there is none yet. Raises StoreUnavailableError when full."""
+        wanted = {counter.key: counter for counter in counters}
+        missing = [key for key in wanted if key not in self._by_key]
+        if missing:
+            self._make_room(len(missing), now_ms, spared=wanted)
+        for key in missing:
+            self._by_key[key] = Tally(wanted[key], touched_ms=now_ms)
+            end_ms = wanted[key].window.end_ms
+            if end_ms is not None:
+                heapq.heappush(self._due, (max(end_ms, now_ms) + RETENTION_MS, key))
+        return [self._by_key[key] for key in wanted]
+
+    def drop_unused(self, tally: Tally) -> None:
+        """Forget a lifetime counter on which nothing happened; no window's end would ever do so."""
+        used = tally.reservations or tally.spent_nanousd or tally.granted_nanousd
+        if tally.counter.window.end_ms is None and not used:
+            del self._by_key[tally.counter.key]
+
+    def _make_room(self, count: int, now_ms: int, spared: Mapping[str, Counter]) -> None:
+        for _ in range(COUNTERS_EXAMINED_MAX):
+            full = len(self._by_key) + count > self._count_max
+            # What has ended is due within RETENTION_MS from now, what has not is due later.
+            due_until_ms = now_ms + RETENTION_MS if full else now_ms
+            if not self._due or self._due[0][0] > due_until_ms:
+                break
+            key = self._due[0][1]
+            tally = self._by_key[key]
+            if tally.reservations or key in spared or tally.touched_ms + RETENTION_MS > due_until_ms:
+                heapq.heapreplace(self._due, (now_ms + RETENTION_MS, key))
+            else:
+                heapq.heappop(self._due)
+                del self._by_key[key]
+        if len(self._by_key) + count > self._count_max:
+            raise StoreUnavailableError(
+                f"the memory store counts on {self._count_max} counters already, one per scope and window: "
+                "use longer windows or fewer end users, or raise its maximum"
+            )
