@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
@@ -15,9 +14,10 @@ from extauthz.domain.budgets import Counter, Standing
 from extauthz.domain.identity import AmbiguousCredential, Credential, Principal, credential_of, end_user_of
 from extauthz.domain.model_names import allowed
 from extauthz.domain.policy import ModelsPolicy, OnExpiry, OtherRoutes, StoreFailure
+from extauthz.domain.prices import Estimate, Prices
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Claim, Hold, Lease
-from extauthz.domain.routes import Endpoint, Route, RouteClass, classify
+from extauthz.domain.routes import Endpoint, Route, RouteClass, classify, is_below
 from extauthz.domain.verdict import (
     Admit,
     AnswerModels,
@@ -30,7 +30,7 @@ from extauthz.domain.verdict import (
     Verdict,
 )
 from extauthz.domain.windows import WindowRule
-from extauthz.envoy.names import PRUNE_EXTENSION
+from extauthz.envoy.names import PRUNE_EXTENSION, SHADOW_EXTENSION
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Ledger, Refused, Reserve, Reserved, StaleWindow, TooLate
 from extauthz.pricing.catalog import Reach
@@ -54,40 +54,55 @@ class Call:
     patience_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Inference:
+    """An inference whose price is known, and who pays for it: all that is reserved by."""
+
+    route: Route
+    ask: Ask
+    reach: Reach
+    principal: Principal
+    estimate: Estimate
+    call: Call
+
+
 class Authorizer:
     """Decides about requests, and holds money for those that cost some."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], ledger: Ledger, usual: UsualAnswer) -> None:
-        self._snapshot = snapshot
+    def __init__(self, ledger: Ledger, usual: UsualAnswer) -> None:
         self._ledger = ledger
         self._usual = usual
 
-    async def decide(self, facts: RequestFacts, call: Call) -> Decision:
-        """Decide about one request.
+    async def decide(
+        self, facts: RequestFacts, call: Call, config: Snapshot, credential: Credential | None = None
+    ) -> Decision:
+        """Decide about one request, by one configuration. `credential` stands in for one that the headers may have.
 
         Raises nothing but what is a failure of our own; a store that does not answer is part of the decision.
         """
-        config = self._snapshot()
-        route = classify(facts.method, facts.path, facts.headers, config.settings.api_prefixes)
-        match route.route_class, config.settings.other:
+        settings = config.settings
+        route = classify(facts.method, facts.path, facts.headers, settings.api_prefixes)
+        shadow = _in_shadow(facts, settings)
+        match route.route_class, settings.other:
             case RouteClass.INFO, _:
                 return Decision(Pass(Reason.INFO), route.route_class)
             case RouteClass.OTHER, OtherRoutes.PASS:
                 return Decision(Pass(Reason.OTHER_ROUTE), route.route_class)
             case RouteClass.OTHER, OtherRoutes.DENY:
-                return Decision(denials.route_closed(), route.route_class)
+                return _enforced(Decision(denials.route_closed(), route.route_class), shadow=shadow)
 
-        principal = identify(facts, config)
+        principal = identify(facts, config, credential)
         if isinstance(principal, Deny):
-            return Decision(principal, route.route_class)
+            return _enforced(Decision(principal, route.route_class), shadow=shadow)
+        shadow = shadow or principal.shadow_mode
         match route.route_class:
             case RouteClass.DISCOVERY:
                 verdict = await self._discover(facts, route, principal, config, call)
-                return _about(verdict, route, principal, route.model, config)
+                return _enforced(_about(verdict, route, principal, route.model, config), shadow=shadow)
             case RouteClass.INFERENCE:
-                return await self._infer(facts, route, principal, config, call)
+                return await self._infer(facts, route, principal, config, call, shadow=shadow)
             case _:
-                return Decision(Pass(Reason.OTHER_ROUTE), route.route_class, principal.name)
+                return _about(Pass(Reason.OTHER_ROUTE), route, principal, None, config)
 
     async def _discover(
         self, facts: RequestFacts, route: Route, principal: Principal, config: Snapshot, call: Call
@@ -103,10 +118,9 @@ class Authorizer:
             for budget in scope.budgets
             if scope.binds
         ]
-        payers = [scope.scope for scope in principal.scopes]
         try:
             async with asyncio.timeout(call.patience_s):
-                standings = await self._ledger.standings(limits, payers=payers)
+                standings = await self._ledger.standings(limits, payers=principal.payers)
         except (StoreUnavailableError, TimeoutError):
             if settings.models_policy is ModelsPolicy.FREE_ONLY:
                 return _free_models(facts, route, principal, config)
@@ -121,63 +135,64 @@ class Authorizer:
         )
 
     async def _infer(
-        self, facts: RequestFacts, route: Route, principal: Principal, config: Snapshot, call: Call
+        self, facts: RequestFacts, route: Route, principal: Principal, config: Snapshot, call: Call, *, shadow: bool
     ) -> Decision:
         """Decide about an inference: free models pass, everything else reserves."""
-        ask = _ask(facts, route)
+        ask = ask_of(facts, route)
         if isinstance(ask, Unreadable):
-            return Decision(denials.bad_request(ask.message), route.route_class, principal.name)
+            decision = _about(denials.bad_request(ask.message), route, principal, None, config)
+            return _enforced(decision, shadow=shadow)
         if ask.end_user is not None and end_user_of(facts.headers, config.settings.user_header_name) is None:
             principal = config.directory.with_end_user(principal, ask.end_user)
 
         reach = config.catalog.reach(ask.models, ask.fallbacks)
-        if reach.unknown:
-            return Decision(denials.model_unknown(reach.unknown[0]), route.route_class, principal.name)
-        refused = next((name for name in (*ask.models, *ask.fallbacks) if not allowed(name, principal.models)), None)
-        if refused is not None:
-            return _about(denials.model_not_allowed(refused), route, principal, refused, config)
-        if reach.free and not ask.truncated:
-            return _about(Pass(Reason.FREE_MODEL), route, principal, ask.models[0], config)
-        verdict = await self._reserve(facts, route, ask, reach, principal, config, call)
-        return _about(verdict, route, principal, ask.models[0], config)
+        refusal = _refused_model(ask, reach, principal)
+        if refusal is not None and not shadow:
+            return _about(refusal, route, principal, ask.models[0], config)
+        reached = reach_of(ask, config)
+        if reached.free:
+            decision = _about(Pass(Reason.FREE_MODEL), route, principal, ask.models[0], config)
+            return replace(decision, shadowed=refusal)
 
-    async def _reserve(
-        self,
-        facts: RequestFacts,
-        route: Route,
-        ask: Ask,
-        reach: Reach,
-        principal: Principal,
-        config: Snapshot,
-        call: Call,
-    ) -> Verdict:
-        """Hold the estimate on every scope of the principal, all or nothing."""
-        settings = config.settings
-        # The unseen end of a body may name another model. Not sure what it costs: it is held at the dearest.
-        reached = replace(reach, prices=config.catalog.dearest()) if ask.truncated else reach
-        expected = estimate(
+        expected = self.expect(ask, reached, route, config.settings, facts.unseen_bytes)
+        inference = _Inference(route, ask, reach, principal, expected, call)
+        verdict = await self._reserve(inference, reached.prices, _rules(config.settings, shadow=shadow))
+        if shadow and isinstance(verdict, Deny):
+            refusal = refusal or verdict
+            counted = replace(inference, principal=principal.unlimited())
+            verdict = await self._reserve(counted, reached.prices, _rules(config.settings, shadow=shadow))
+        decision = replace(_about(verdict, route, principal, ask.models[0], config), estimate=expected)
+        return _enforced(replace(decision, shadowed=refusal), shadow=shadow)
+
+    def expect(self, ask: Ask, reach: Reach, route: Route, settings: Settings, unseen_bytes: int) -> Estimate:
+        """Estimate a request that is still to be served."""
+        return estimate(
             ask,
-            reached,
+            reach,
             endpoint=route.endpoint or Endpoint.OPAQUE,
             usual_output_tokens=self._usual.output.of(ask.models[0]),
             usual_reasoning_tokens=self._usual.reasoning.of(ask.models[0]),
             image_tokens=settings.estimate.image_tokens,
-            unseen_bytes=facts.unseen_bytes,
+            unseen_bytes=unseen_bytes,
         )
+
+    async def _reserve(self, inference: _Inference, prices: Prices, settings: Settings) -> Verdict:
+        """Hold the estimate on every scope of the principal, all or nothing."""
+        ask, call, expected = inference.ask, inference.call, inference.estimate
         started_ms = now_ms = self._ledger.now_ms()
         for _ in range(1 + STALE_WINDOWS_MAX):
-            claims = _claims(principal, now_ms, expected.cost_nanousd, expected.cost_nanousd_max)
+            claims = _claims(inference.principal, now_ms, expected.cost_nanousd, expected.cost_nanousd_max)
             hold = Hold(
                 id=call.reservation_id,
                 reserved_at_ms=now_ms,
                 counters=tuple(dict.fromkeys(claim.counter for claim in claims)),
                 model=ask.models[0],
-                prices=reached.prices,
+                prices=prices,
                 estimate=expected,
                 streamed=ask.stream,
                 choices=ask.choices,
-                whole_prices=reach.prices if ask.truncated else None,
-                tokens_max=_tokens_max(ask, reach, route),
+                whole_prices=inference.reach.prices if ask.truncated else None,
+                tokens_max=_tokens_max(ask, inference.reach, inference.route),
             )
             request = Reserve(
                 hold, call.attempt, claims, first_lease(hold, settings), started_ms + int(call.patience_s * 1000)
@@ -190,8 +205,9 @@ class Authorizer:
                 return _without_store(settings.store_failure, admitted)
             match result:
                 case Reserved(available_nanousd):
-                    reason = Reason.ADMIN if principal.admin else Reason.WITHIN_BUDGET
-                    return Admit(reason, hold, available_nanousd, ask.stream_options)
+                    reason = Reason.ADMIN if inference.principal.admin else Reason.WITHIN_BUDGET
+                    limited = tuple(claim.counter for claim in claims if claim.limit_nanousd is not None)
+                    return Admit(reason, hold, available_nanousd, ask.stream_options, limited)
                 case Refused(standing):
                     return _refusal(standing, claims, now_ms, settings)
                 case AlreadyEnded():
@@ -203,14 +219,37 @@ class Authorizer:
         return _without_store(settings.store_failure, admitted)
 
 
+def _in_shadow(facts: RequestFacts, settings: Settings) -> bool:
+    """Tell whether everything, or this route, only tries its budgets out."""
+    return (
+        settings.shadow_mode
+        or facts.context.get(SHADOW_EXTENSION) == "on"
+        or is_below(facts.path, settings.shadow_paths)
+    )
+
+
+def _rules(settings: Settings, *, shadow: bool) -> Settings:
+    """Give the settings that a reserve goes by: in shadow mode a store that is away refuses nobody."""
+    return settings.model_copy(update={"store_failure": StoreFailure.ALLOW}) if shadow else settings
+
+
+def _enforced(decision: Decision, *, shadow: bool) -> Decision:
+    """Carry a decision out, or in shadow mode let the request go on and only tell what it would have got."""
+    match decision.verdict:
+        case Deny() | Defer() | AnswerModels() | Pass(models=ModelsView()) if shadow:
+            return replace(decision, verdict=Pass(Reason.SHADOW_MODE), shadowed=decision.shadowed or decision.verdict)
+        case _:
+            return decision
+
+
 def _about(verdict: Verdict, route: Route, principal: Principal, model: str | None, config: Snapshot) -> Decision:
     entry = None if model is None else config.catalog.entry(model)
-    return Decision(verdict, route.route_class, principal.name, model, entry)
+    return Decision(verdict, route.route_class, principal.name, model, entry, principal.payers, endpoint=route.endpoint)
 
 
-def identify(facts: RequestFacts, config: Snapshot) -> Principal | Deny:
+def identify(facts: RequestFacts, config: Snapshot, credential: Credential | None = None) -> Principal | Deny:
     """Find out who pays, the end user that the headers name included."""
-    match credential_of(facts.headers):
+    match credential or credential_of(facts.headers):
         case None:
             return denials.unauthenticated("No API key was sent: put it into `authorization: Bearer <key>`.")
         case AmbiguousCredential(message):
@@ -228,7 +267,7 @@ def identify(facts: RequestFacts, config: Snapshot) -> Principal | Deny:
             return config.directory.with_end_user(principal, end_user)
 
 
-def _ask(facts: RequestFacts, route: Route) -> Ask | Unreadable:
+def ask_of(facts: RequestFacts, route: Route) -> Ask | Unreadable:
     """Read what the body asks for, and make sure that every place that names a model names the same."""
     query_models = tuple(parse_qs(facts.path.partition("?")[2]).get("model", ()))
     header_models = facts.headers.get("x-litellm-model", ())
@@ -243,6 +282,23 @@ def _ask(facts: RequestFacts, route: Route) -> Ask | Unreadable:
     if isinstance(ask, Unreadable):
         return ask
     return agree_on_model(ask, path_model=route.model, query_models=query_models, header_models=header_models)
+
+
+def reach_of(ask: Ask, config: Snapshot) -> Reach:
+    """Tell what a request can end up at, and what that costs.
+
+    The unseen end of a body may name another model. Not sure what it costs: it is not free, and held at the dearest.
+    """
+    reach = config.catalog.reach(ask.models, ask.fallbacks)
+    return replace(reach, free=False, prices=config.catalog.dearest()) if ask.truncated else reach
+
+
+def _refused_model(ask: Ask, reach: Reach, principal: Principal) -> Deny | None:
+    """Refuse models that are not there, or not for this principal."""
+    if reach.unknown:
+        return denials.model_unknown(reach.unknown[0])
+    refused = next((name for name in (*ask.models, *ask.fallbacks) if not allowed(name, principal.models)), None)
+    return None if refused is None else denials.model_not_allowed(refused)
 
 
 def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_max: int) -> tuple[Claim, ...]:

@@ -38,6 +38,7 @@ def budget_exceeded(standing: Standing, *, now_ms: int, status: int, hide_amount
         code=str(status),
         retry_after_s=None if end_ms is None else max(1, -((now_ms - end_ms) // 1000)),
         scope=standing.counter.scope.text,
+        window=standing.counter.window.name,
     )
 
 
@@ -59,6 +60,7 @@ def budget_held(standing: Standing, *, hide_amounts: bool) -> Deny:
         retry_after_s=1,
         should_retry=True,
         scope=standing.counter.scope.text,
+        window=standing.counter.window.name,
     )
 
 
@@ -78,6 +80,7 @@ def request_too_dear(standing: Standing, cost_nanousd_max: int, *, status: int, 
         " Ask for fewer tokens.",
         code=str(status),
         scope=standing.counter.scope.text,
+        window=standing.counter.window.name,
     )
 
 

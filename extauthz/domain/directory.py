@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from urllib.parse import quote
 
 from extauthz.domain.budgets import Budget, Scope, ScopeBudgets, ScopeKind
 from extauthz.domain.identity import Principal
@@ -30,12 +32,16 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """A team; `members` have budgets inside it, `models` are what its keys may use (empty: everything)."""
+    """A team; `members` have budgets inside it, `models` are what its keys may use (empty: everything).
+
+    In `shadow_mode` nothing is refused to its keys.
+    """
 
     budgets: Budgets = ()
     organization: str | None = None
     members: Mapping[str, Budgets] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    shadow_mode: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class Directory:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
         self._key_budgets = {key.sha256: key.budgets for key in accounts.keys}
+        self._key_aliases = {key.sha256: key.alias for key in accounts.keys}
         self._principals = {key.sha256: self._principal(key) for key in accounts.keys}
         if accounts.admin_sha256 is not None:
             self._principals[accounts.admin_sha256] = self._admin()
@@ -88,6 +95,11 @@ class Directory:
     def find(self, key_sha256: str) -> Principal | None:
         """Find who a key belongs to, by its SHA-256 in lower-case hex; None when nobody knows it."""
         return self._principals.get(key_sha256)
+
+    def sha256_of(self, alias: str) -> str | None:
+        """Find the SHA-256 of the key with an alias; None when no key has it, or several do."""
+        found = {key.sha256 for key in self._accounts.keys if key.alias == alias}
+        return found.pop() if len(found) == 1 else None
 
     def with_end_user(self, principal: Principal, end_user_id: str) -> Principal:
         """Add the scope of an end user, with its own budgets or the default ones; none of them binds an admin.
@@ -119,17 +131,38 @@ class Directory:
             case _:
                 return ()
 
+    @property
+    def accounts(self) -> Accounts:
+        """What the operator wrote."""
+        return self._accounts
+
+    def names(self, end_user: Scope) -> bool:
+        """Tell whether an end user has budgets of its own, and not those of all others."""
+        return end_user.ids[0] in self._accounts.end_users
+
+    @property
+    def default_end_user(self) -> Budgets:
+        """The budgets of each end user that is not named."""
+        return self._accounts.default_end_user
+
+    def shown(self, scope: Scope) -> str:
+        """Write a scope for people: a key by its alias, or by the beginning of its hash."""
+        if scope.kind is not ScopeKind.KEY:
+            return scope.text
+        (key_sha256,) = scope.ids
+        return f"{scope.kind}:{quote(self._key_aliases.get(key_sha256) or key_sha256[:KEY_NAME_LENGTH], safe='')}"
+
     def budgeted(self) -> Iterator[Scope]:
-        """List the scopes that have budgets; end users only where they are named."""
+        """List the scopes that have budgets, one after the other; end users only where they are named."""
         accounts = self._accounts
-        known = (
-            Scope(ScopeKind.GLOBAL),
-            *(Scope(ScopeKind.ORGANIZATION, (organization,)) for organization in accounts.organizations),
-            *(Scope(ScopeKind.TEAM, (team,)) for team in accounts.teams),
-            *(Scope(ScopeKind.MEMBER, (name, user)) for name, team in accounts.teams.items() for user in team.members),
-            *(Scope(ScopeKind.USER, (user,)) for user in accounts.users),
-            *(Scope(ScopeKind.KEY, (key_sha256,)) for key_sha256 in self._key_budgets),
-            *(Scope(ScopeKind.END_USER, (end_user,)) for end_user in accounts.end_users),
+        known = chain(
+            (Scope(ScopeKind.GLOBAL),),
+            (Scope(ScopeKind.ORGANIZATION, (organization,)) for organization in accounts.organizations),
+            (Scope(ScopeKind.TEAM, (team,)) for team in accounts.teams),
+            (Scope(ScopeKind.MEMBER, (name, user)) for name, team in accounts.teams.items() for user in team.members),
+            (Scope(ScopeKind.USER, (user,)) for user in accounts.users),
+            (Scope(ScopeKind.KEY, (key_sha256,)) for key_sha256 in self._key_budgets),
+            (Scope(ScopeKind.END_USER, (end_user,)) for end_user in accounts.end_users),
         )
         return (scope for scope in known if self.budgets_on(scope))
 
@@ -146,6 +179,7 @@ class Directory:
                 for scope in _scopes(key, self._accounts)
             ),
             models=tuple(models for models in (key.models, team.models) if models),
+            shadow_mode=team.shadow_mode,
         )
 
     def _binds(self, scope: Scope, key: Key) -> bool:

@@ -7,11 +7,11 @@ upstream might charge one person and we another.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from extauthz.domain.body import Unreadable
-from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX, ScopeBudgets
+from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX, Scope, ScopeBudgets
 
 KEY_BYTES_MAX = 4096
 
@@ -27,13 +27,24 @@ class Principal:
     """Who pays for a request.
 
     `scopes` are all that its spend is counted on, each with the budgets that bind. `models` are the lists of allowed
-    model names (key's, team's); a model must be on each of them, and no list allows everything.
+    model names (key's, team's); a model must be on each of them, and no list allows everything. In `shadow_mode`
+    nothing is refused to it.
     """
 
     name: str
     scopes: tuple[ScopeBudgets, ...]
     models: tuple[tuple[str, ...], ...] = ()
     admin: bool = False
+    shadow_mode: bool = False
+
+    @property
+    def payers(self) -> tuple[Scope, ...]:
+        """The scopes alone."""
+        return tuple(scope.scope for scope in self.scopes)
+
+    def unlimited(self) -> Principal:
+        """Give the same with no budget that binds: its spend is counted, whatever it is."""
+        return replace(self, scopes=tuple(replace(scope, binds=False) for scope in self.scopes))
 
 
 @dataclass(frozen=True, slots=True)

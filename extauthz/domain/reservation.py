@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 
 from extauthz.domain.budgets import Counter
 from extauthz.domain.prices import Estimate, Prices, TokenUsage
@@ -44,6 +45,7 @@ class Signal(StrEnum):
     ACCESS_LOG = "access_log"
     CANCELLATION = "cancellation"
     LEASE = "lease"
+    OPERATOR = "operator"
 
 
 TRANSITIONS: dict[tuple[State, Verb], State] = {
@@ -107,3 +109,12 @@ class Note:
 
     signal: Signal = Signal.ACCESS_LOG
     usage: TokenUsage | None = None
+
+
+# Enough to find one reservation among all that are open.
+_PUBLIC_ID_DIGITS = 16
+
+
+def public_id(reservation_id: str) -> str:
+    """Give the name of a reservation that a client may see and quote to support; it ends nothing."""
+    return sha256(reservation_id.encode()).hexdigest()[:_PUBLIC_ID_DIGITS]

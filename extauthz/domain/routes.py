@@ -183,6 +183,17 @@ def classify(
     return _by_any_reading(method, read, prefixes)
 
 
+def is_below(path: str, prefixes: tuple[str, ...]) -> bool:
+    """Tell whether a path stands below one of some prefixes. One that can be read in several ways never does."""
+    if not prefixes:
+        return False
+    read = _read(path)
+    if read is None or not read.canonical:
+        return False
+    folded = tuple(segment.casefold() for segment in read.segments)
+    return any(folded[: len(prefix)] == prefix for prefix in (_split(text.casefold()) for text in prefixes))
+
+
 def _is_preflight(method: str, headers: Mapping[str, tuple[str, ...]]) -> bool:
     return method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
 

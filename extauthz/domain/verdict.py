@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from extauthz.domain.budgets import Counter, Scope
+from extauthz.domain.prices import Estimate
 from extauthz.domain.reservation import Hold
 
 
@@ -19,6 +21,7 @@ class Reason(StrEnum):
     WITHIN_BUDGET = "within_budget"
     ADMIN = "admin"
     STORE_FAILURE_ALLOWED = "store_failure_allowed"
+    SHADOW_MODE = "shadow_mode"
 
     BUDGET_EXCEEDED = "budget_exceeded"
     BUDGET_HELD = "budget_held"
@@ -52,7 +55,8 @@ class Pass:
 class Admit:
     """The request goes on and `hold` ends when it does.
 
-    `available_nanousd` is what the tightest budget has left, None when nothing limits. `stream_options` is the JSON
+    `available_nanousd` is what the tightest budget has left, None when nothing limits, and `limited` are the counters
+    that do. `stream_options` is the JSON
     object that the upstream must get so that its stream reports usage, None when the request stays as it is.
     """
 
@@ -60,6 +64,7 @@ class Admit:
     hold: Hold
     available_nanousd: int | None = None
     stream_options: str | None = None
+    limited: tuple[Counter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,9 @@ class AnswerModels:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The request ends here. `retry_after_s` is None when waiting does not help; `scope` is the one that binds.
+    """The request ends here. `retry_after_s` is None when waiting does not help.
+
+    `scope` is the one that binds, `window` the name of its budget's window.
 
     `should_retry` goes to OpenAI's SDKs as `x-should-retry`: they repeat a 429 unless it says false.
     """
@@ -86,6 +93,7 @@ class Deny:
     retry_after_s: int | None = None
     should_retry: bool = False
     scope: str | None = None
+    window: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +106,22 @@ class Defer:
 Verdict = Pass | Admit | AnswerModels | Deny | Defer
 
 
+class Word(StrEnum):
+    """What became of a request, in one word: the closed set of values of the metrics' label `decision`."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    DEFER = "defer"
+    SHADOW_DENY = "shadow_deny"  # let through by shadow mode
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """A verdict with what it was given for: who asked, and what.
 
     `model` is the name that was asked for, as the client wrote it; `entry` is what of the model list that means, and
-    fit for logs.
+    fit for logs. `payers` are the scopes that its cost is counted on. `shadowed` is the verdict that the request would
+    have got if shadow mode had not let it through. `endpoint` is the call that it makes, as far as that is known.
     """
 
     verdict: Verdict
@@ -111,3 +129,25 @@ class Decision:
     principal: str | None = None
     model: str | None = None
     entry: str | None = None
+    payers: tuple[Scope, ...] = ()
+    estimate: Estimate | None = None
+    shadowed: Verdict | None = None
+    endpoint: str | None = None
+
+    @property
+    def judged(self) -> Verdict:
+        """The verdict by the rules, whether or not shadow mode let the request through all the same."""
+        return self.verdict if self.shadowed is None else self.shadowed
+
+    @property
+    def word(self) -> Word:
+        """The verdict in one word."""
+        match self.verdict:
+            case _ if self.shadowed is not None:
+                return Word.SHADOW_DENY
+            case Pass() | Admit() | AnswerModels():
+                return Word.ALLOW
+            case Deny():
+                return Word.DENY
+            case Defer():
+                return Word.DEFER

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import sha256
 from itertools import product
@@ -15,12 +15,24 @@ import pytest
 
 from extauthz.authorizer import STALE_WINDOWS_MAX, Authorizer, Call
 from extauthz.config.load import load
+from extauthz.config.snapshot import Snapshot
 from extauthz.domain.budgets import Counter, Scope, Standing
 from extauthz.domain.policy import ModelsPolicy, OtherRoutes, StoreFailure
 from extauthz.domain.prices import Prices
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Claim, Hold, Lease
-from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, ModelsView, Pass, Reason, Verdict
+from extauthz.domain.verdict import (
+    Admit,
+    AnswerModels,
+    Decision,
+    Defer,
+    Deny,
+    ModelsView,
+    Pass,
+    Reason,
+    Verdict,
+    Word,
+)
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Reserve, ReserveResult, StaleWindow
 from extauthz.ledger.memory import MemoryLedger
@@ -54,6 +66,7 @@ extauthz:
   organizations: {{acme: {{max_budget: 50}}}}
   teams:
     broke: {{max_budget: 0}}
+    trial: {{max_budget: 0, shadow_mode: true}}
     tight: {{max_budget: 0.0001}}
     strict: {{max_budget: 0.03, admission: strict}}
     frugal: {{models: [local-*]}}
@@ -65,6 +78,7 @@ extauthz:
   users: {{ana: {{max_budget: 0}}}}
   keys:
     - {{key: sk-broke, team: broke}}
+    - {{key: sk-trial, team: trial}}
     - {{key: sk-tight, team: tight}}
     - {{key: sk-strict, team: strict}}
     - {{key: sk-frugal, team: frugal}}
@@ -165,10 +179,11 @@ class Gate:
 
     authorizer: Authorizer
     ledger: RecordingLedger
+    snapshot: Snapshot
 
     async def decide(self, facts: RequestFacts, reservation_id: str = "r", patience_s: float = 1.0) -> Decision:
         """Decide about a request."""
-        return await self.authorizer.decide(facts, Call(reservation_id, "attempt", patience_s))
+        return await self.authorizer.decide(facts, Call(reservation_id, "attempt", patience_s), self.snapshot)
 
     async def verdict(self, facts: RequestFacts, reservation_id: str = "r", patience_s: float = 1.0) -> Verdict:
         """Decide about a request, and give the verdict alone."""
@@ -188,13 +203,14 @@ class Builder:
         policy: ModelsPolicy = ModelsPolicy.BLOCKED,
         store_failure: StoreFailure = StoreFailure.DENY,
         other: OtherRoutes = OtherRoutes.PASS,
+        more: str = "",
     ) -> Gate:
         """Make one."""
         file = self.folder / "config.yaml"
-        file.write_text(CONFIG.format(policy=policy, store_failure=store_failure, other=other))
+        file.write_text(CONFIG.format(policy=policy, store_failure=store_failure, other=other) + more)
         snapshot = load(file, {})
         ledger = ledger or RecordingLedger()
-        return Gate(Authorizer(lambda: snapshot, ledger, UsualAnswer(UsualTokens(100), UsualTokens(0))), ledger)
+        return Gate(Authorizer(ledger, UsualAnswer(UsualTokens(100), UsualTokens(0))), ledger, snapshot)
 
 
 @pytest.fixture
@@ -341,12 +357,101 @@ async def test_decide(build: Builder, row: Row) -> None:
 
 
 def test_every_reason_has_its_row() -> None:
-    """The table above leaves out only the failure that the adapter answers for."""
-    assert set(Reason) - {row.reason for row in ROWS} == {Reason.INTERNAL_ERROR}
+    """The table above leaves out only the failure that the adapter answers for, and shadow mode, which has its own."""
+    assert set(Reason) - {row.reason for row in ROWS} == {Reason.INTERNAL_ERROR, Reason.SHADOW_MODE}
+
+
+SHADOW = "  shadow_mode: true\n"
+# What is kept from happening, and not only told of as it happens.
+UNSHADOWED = (Reason.STORE_UNAVAILABLE, Reason.STORE_FAILURE_ALLOWED)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_shadow_mode_refuses_nothing_and_tells_what_it_would_have_been(build: Builder, row: Row) -> None:
+    """In shadow mode each request of the table goes on with nothing hidden, and its own verdict is told beside it."""
+    gate = build(row.ledger(), policy=row.policy, other=row.other, store_failure=row.store_failure, more=SHADOW)
+    await gate.ledger.release("ended")
+    for number, facts in enumerate(row.before):
+        await gate.decide(facts, f"before-{number}")
+    decision = await gate.decide(row.facts, row.reservation_id)
+
+    match decision.verdict:
+        case Admit():
+            pass
+        case Pass(models=models):
+            assert models is None
+        case refusal:
+            raise AssertionError(f"shadow mode let {refusal} happen")
+    told = (type(decision.judged), decision.judged.reason)
+    if row.reason in UNSHADOWED:
+        assert told == (Admit, Reason.STORE_FAILURE_ALLOWED) or row.facts.path == LIST
+    else:
+        assert told == (row.kind, row.reason)
+    hides = isinstance(decision.judged, Pass) and decision.judged.models is not None
+    refuses = not isinstance(decision.judged, Pass | Admit) or hides
+    assert decision.word is (Word.SHADOW_DENY if refuses else Word.ALLOW)
+
+
+async def test_shadow_mode_keeps_the_books(build: Builder) -> None:
+    """What would have been refused is held all the same, above every limit, on every scope of who asks."""
+    gate = build(more=SHADOW)
+
+    decision = await gate.decide(chat("sk-broke"))
+
+    assert isinstance(decision.verdict, Admit)
+    (open_one,) = await gate.ledger.reservations(10)
+    cost_nanousd = decision.verdict.hold.estimate.cost_nanousd
+    assert {amount for _, amount in open_one.amounts} == {cost_nanousd}
+    assert {str(counter.scope) for counter, _ in open_one.amounts} == {str(scope) for scope in decision.payers}
+
+
+async def test_an_unknown_model_is_held_at_the_unknown_price_in_shadow_mode(build: Builder) -> None:
+    """A model that the configuration lacks may be served by the upstream: its cost is counted, not forgotten."""
+    decision = await build(more=SHADOW).decide(chat(model="made-up"))
+
+    assert isinstance(decision.verdict, Admit)
+    assert decision.judged.reason is Reason.MODEL_UNKNOWN
+    prices = decision.verdict.hold.prices
+    assert (prices.input, prices.output) == (Decimal("0.00003"), Decimal("0.00018"))
+
+
+async def test_shadow_mode_of_a_team_is_its_own(build: Builder) -> None:
+    """A team in shadow mode is let through, another is not."""
+    gate = build()
+
+    trial, broke = await gate.decide(chat("sk-trial"), "r1"), await gate.decide(chat("sk-broke"), "r2")
+
+    assert (Word.SHADOW_DENY, Word.DENY) == (trial.word, broke.word)
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("/v1/chat/completions", Word.SHADOW_DENY),
+        ("/V1/Chat/Completions?x=1", Word.SHADOW_DENY),
+        ("/v1/chatty/completions", Word.DENY),
+        ("/v1/completions", Word.DENY),
+        ("/v1/chat/../completions", Word.DENY),
+        ("/v1/chat/%2e%2e/completions", Word.DENY),
+        ("/v1/chat/completions;x", Word.DENY),
+    ],
+)
+async def test_shadow_mode_of_a_path(build: Builder, path: str, word: Word) -> None:
+    """A path in shadow mode is one with a single reading; any other is refused as everywhere."""
+    facts = replace(chat("sk-broke"), path=path)
+
+    assert word is (await build(more="  shadow_paths: [/v1/chat]\n").decide(facts)).word
+
+
+async def test_shadow_mode_of_a_route(build: Builder) -> None:
+    """Envoy's route says so by a context extension, which no client can write."""
+    facts = replace(chat("sk-broke"), context={"extauthz.shadow_mode": "on"})
+
+    assert Word.SHADOW_DENY is (await build().decide(facts)).word
 
 
 async def test_what_a_decision_says_of_its_request(build: Builder) -> None:
-    """Route class, payer and model stand beside the verdict; a name that nobody knows does not."""
+    """Route class, payer and model stand beside the verdict; a name that nobody knows means no entry of the list."""
     known = await build().decide(chat("sk-daily"))
     unknown = await build().decide(chat("sk-daily", "made-up"))
 
@@ -355,7 +460,13 @@ async def test_what_a_decision_says_of_its_request(build: Builder) -> None:
         known.principal,
         known.model,
     )
-    assert unknown.model is None
+    assert (unknown.model, unknown.entry) == ("made-up", None)
+    assert [str(scope) for scope in known.payers] == [
+        "global",
+        "team:daily",
+        f"key:{sha256(b'sk-daily').hexdigest()}",
+    ]
+    assert known.estimate is not None
 
 
 # -------------------------------------------------------------------------------------------------------- discovery
@@ -519,6 +630,9 @@ async def test_what_a_reservation_asks_for(build: Builder) -> None:
         (f"key:{sha256(b'sk-ana').hexdigest()}|lifetime", None, expected, False),
     } == {_claim(claim) for claim in request.claims}
     assert 5_000_000_000 - expected == verdict.available_nanousd
+    assert ["global", "org:acme", "team:research", "team:research", "member:research/ana"] == [
+        counter.scope.text for counter in verdict.limited
+    ]
     assert '{"include_usage":true}' == verdict.stream_options
 
 
@@ -561,6 +675,7 @@ async def test_an_admin_is_counted_and_not_limited(build: Builder) -> None:
     assert isinstance(verdict, Admit)
     assert [("global|lifetime", None, verdict.hold.estimate.cost_nanousd, False)] == [*map(_claim, request.claims)]
     assert verdict.available_nanousd is None
+    assert () == verdict.limited
 
 
 async def test_a_refusal_holds_nothing(build: Builder) -> None:

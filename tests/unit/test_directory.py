@@ -136,6 +136,13 @@ def test_names() -> None:
     assert [principal(digits).name for digits in ("aa", "bb", "00")] == ["laptop", "key bbbbbbbb", "admin"]
 
 
+def test_aliases() -> None:
+    """A key is found by its alias, where no other has the same."""
+    twins = Directory(Accounts(keys=(Key("aa" * 32, "twin"), Key("bb" * 32, "twin"), Key("cc" * 32, "only"))))
+
+    assert [twins.sha256_of(alias) for alias in ("only", "twin", "nobody")] == ["cc" * 32, None, None]
+
+
 def test_admin() -> None:
     """No budget binds the admin, and its spend is counted."""
     admin = Directory(ACCOUNTS).with_end_user(principal("00"), "vip")
@@ -186,3 +193,35 @@ def test_budgets_on(scope: Scope, limit: int) -> None:
     assert usd(limit) == directory.budgets_on(scope)
     if scope.ids and scope.kind is not ScopeKind.END_USER:
         assert directory.budgets_on(nobody) == ()
+
+
+@pytest.mark.parametrize(
+    ("scope", "shown"),
+    [
+        (Scope(ScopeKind.GLOBAL), "global"),
+        (Scope(ScopeKind.MEMBER, ("research", "ana b")), "member:research/ana%20b"),
+        (Scope(ScopeKind.KEY, ("aa" * 32,)), "key:laptop"),
+        (Scope(ScopeKind.KEY, ("bb" * 32,)), "key:bbbbbbbb"),
+        (Scope(ScopeKind.KEY, ("12" * 32,)), "key:12121212"),
+    ],
+    ids=str,
+)
+def test_scopes_are_shown_to_people(scope: Scope, shown: str) -> None:
+    """A scope is written in ASCII without blanks, a key by its alias or by the beginning of its hash."""
+    assert shown == Directory(ACCOUNTS).shown(scope)
+
+
+def test_the_scopes_with_budgets() -> None:
+    """Those that have a budget are listed, the widest first; an end user that is not named is not among them."""
+    directory = Directory(ACCOUNTS)
+
+    assert [
+        "global",
+        *("org:acme", "org:other"),
+        "team:research",
+        "member:research/ana",
+        "user:ana",
+        "key:" + "aa" * 32,
+        "end_user:vip",
+    ] == [scope.text for scope in directory.budgeted()]
+    assert usd(9) == directory.default_end_user

@@ -1,0 +1,98 @@
+"""The thresholds on a budget's way to its end, and what is told of one that was crossed.
+
+What is spent crosses them, not what is held: a hold comes back when its request ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from extauthz.domain.budgets import Standing
+from extauthz.domain.money import usd
+
+PERCENT = 100
+
+
+class ThresholdKind(StrEnum):
+    """What a threshold is measured in."""
+
+    SOFT = "soft"  # an amount, `soft_budget`
+    PERCENTAGE = "percentage"  # of the limit in force
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A percentage of the limit, or a soft limit in nano-USD."""
+
+    kind: ThresholdKind
+    value: int
+
+    def __str__(self) -> str:
+        return f"{self.value}%" if self.kind is ThresholdKind.PERCENTAGE else f"soft {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A threshold that a budget has crossed. `shown` is its scope for people; `hide_amounts` leaves amounts unsaid."""
+
+    threshold: Threshold
+    standing: Standing
+    shown: str
+    hide_amounts: bool = False
+
+    def fields(self) -> dict[str, str | int | float | None]:
+        """Say all of it by name, for programs: amounts in USD, times in ISO 8601 and UTC, None where there is none."""
+        threshold, standing = self.threshold, self.standing
+        amounts = {"limit_usd": standing.limit_nanousd, "spent_usd": standing.spent_nanousd}
+        percentage = None
+        match threshold.kind:
+            case ThresholdKind.PERCENTAGE:
+                percentage = threshold.value
+            case ThresholdKind.SOFT:
+                amounts["soft_budget_usd"] = threshold.value
+        shown = {} if self.hide_amounts else {name: float(usd(nanousd)) for name, nanousd in amounts.items()}
+        return {
+            "kind": threshold.kind.value,
+            "scope": standing.counter.scope.text,
+            "name": self.shown,
+            "window": standing.counter.window.name,
+            "threshold_percent": percentage,
+            "used_percent": spent_percent(standing),
+            "resets_at": resets_at(standing),
+            **shown,
+        }
+
+
+def crossed(standing: Standing, soft_limit_nanousd: int | None, percentages: Sequence[int]) -> tuple[Threshold, ...]:
+    """Tell which thresholds a budget has crossed: the soft limit, then percentages from the highest on.
+
+    Nothing is crossed where nothing is spent, and a limit of 0 has no percentages.
+    """
+    spent_nanousd, limit_nanousd = standing.spent_nanousd, standing.limit_nanousd
+    if spent_nanousd <= 0:
+        return ()
+    soft = soft_limit_nanousd is not None and spent_nanousd >= soft_limit_nanousd
+    return (
+        *((Threshold(ThresholdKind.SOFT, soft_limit_nanousd or 0),) if soft else ()),
+        *(
+            Threshold(ThresholdKind.PERCENTAGE, percentage)
+            for percentage in sorted(percentages, reverse=True)
+            if 0 < percentage * limit_nanousd <= PERCENT * spent_nanousd
+        ),
+    )
+
+
+def resets_at(standing: Standing) -> str | None:
+    """Tell when the window of a budget ends, in ISO 8601 and UTC; None when it never does."""
+    end_ms = standing.counter.window.end_ms
+    return None if end_ms is None else datetime.fromtimestamp(end_ms / 1000, UTC).isoformat(timespec="seconds")
+
+
+def spent_percent(standing: Standing) -> int | None:
+    """Tell how much of the limit is spent, in whole percent, rounded down; None of a limit of 0."""
+    if standing.limit_nanousd <= 0:
+        return None
+    return PERCENT * standing.spent_nanousd // standing.limit_nanousd

@@ -1,0 +1,172 @@
+"""Why a request gets the answer that it gets: the decision, and all that it rests on.
+
+The decision is the Authorizer's own, over books that are only looked at, so that an explanation cannot say anything
+else than a Check would. What it rests on is read by the same functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from extauthz.authorizer import FOREVER, Authorizer, Call, ask_of, identify, reach_of
+from extauthz.config.snapshot import Snapshot
+from extauthz.domain.body import Unreadable
+from extauthz.domain.budgets import Budget, Counter, ScopeBudgets, Standing
+from extauthz.domain.identity import Credential, Principal
+from extauthz.domain.prices import Prices
+from extauthz.domain.request import RequestFacts
+from extauthz.domain.reservation import Claim
+from extauthz.domain.routes import Route, RouteClass, classify
+from extauthz.domain.verdict import Decision, Deny
+from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.base import Ledger
+from extauthz.ledger.preview import PreviewLedger
+from extauthz.pricing.estimate import UsualAnswer
+
+# How long the store may take for each answer; as long as a Check waits that has no deadline.
+PATIENCE_S = 1.0
+
+# Nothing is reserved, so nothing has to be told apart.
+_CALL = Call("explanation", "explanation", PATIENCE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A counter of the request, as it stands.
+
+    `budget` is what the configuration says, None where spend is counted without limiting; `standing` is against the
+    limit in force, 0 without one. `binds` is False where the budget only counts. `asked_nanousd` is what the request
+    asks to hold, 0 when it asks for nothing. `refuses` marks the one that the refusal is about.
+    """
+
+    standing: Standing
+    budget: Budget | None
+    binds: bool
+    asked_nanousd: int = 0
+    refuses: bool = False
+
+    @property
+    def strict(self) -> bool:
+        """Whether all that is asked must fit."""
+        return self.budget is not None and self.budget.strict and self.binds
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision with what it rests on.
+
+    `free` and `prices` are about everything that the request can reach; `prices` is None where no model is asked, or
+    none can be made out. `truncated` when only the beginning of the body is known. `counted` are the counters of every
+    scope of the principal, from the widest to the narrowest, none when nobody pays or the store does not answer.
+    """
+
+    decision: Decision
+    route: Route
+    free: bool
+    prices: Prices | None
+    truncated: bool
+    counted: tuple[Counted, ...]
+
+
+class Explainer:
+    """Explains what requests would get now. It reserves nothing."""
+
+    def __init__(self, ledger: Ledger, usual: UsualAnswer) -> None:
+        self._ledger = ledger
+        self._usual = usual
+
+    async def explain(self, facts: RequestFacts, config: Snapshot, credential: Credential | None = None) -> Explanation:
+        """Explain one request, by one configuration. `credential` stands in for one that the headers may have.
+
+        A store that does not answer is part of the decision; nothing is counted then.
+        """
+        preview = PreviewLedger(self._ledger)
+        decision = await Authorizer(preview, self._usual).decide(facts, _CALL, config, credential)
+        route = classify(facts.method, facts.path, facts.headers, config.settings.api_prefixes)
+        free, prices = _priced(facts, route, config)
+        return Explanation(
+            decision=decision,
+            route=route,
+            free=free,
+            prices=prices,
+            truncated=facts.truncated,
+            counted=await self._counted(preview, decision, _payer(facts, decision, config, credential)),
+        )
+
+    async def _counted(
+        self, preview: PreviewLedger, decision: Decision, principal: Principal | None
+    ) -> tuple[Counted, ...]:
+        """Look at every counter of a principal; nothing is there when the store is away."""
+        if principal is None:
+            return ()
+        asked = preview.asked
+        now_ms = self._ledger.now_ms() if asked is None else asked.hold.reserved_at_ms
+        rows = [*_rows(principal.scopes, now_ms)]
+        limits = [(counter, 0 if budget is None else budget.limit_nanousd) for counter, budget, _ in rows]
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                standings = await self._ledger.standings(limits, payers=principal.payers)
+        except (StoreUnavailableError, TimeoutError):
+            return ()
+        # What the decision was made by goes before what stands there by now.
+        seen = {standing.counter: standing for standing in preview.seen if isinstance(standing, Standing)}
+        return tuple(
+            Counted(
+                seen.get(standing.counter, standing),
+                budget,
+                binds and budget is not None,
+                _asked_nanousd(() if asked is None else asked.claims, standing.counter),
+                _refuses(decision, standing.counter),
+            )
+            for (_, budget, binds), standing in zip(rows, standings, strict=True)
+        )
+
+
+def _priced(facts: RequestFacts, route: Route, config: Snapshot) -> tuple[bool, Prices | None]:
+    """Tell whether everything that a request can reach is free, and the dearest prices of it, if it reaches a model."""
+    match route.route_class:
+        case RouteClass.INFERENCE:
+            ask = ask_of(facts, route)
+            if isinstance(ask, Unreadable):
+                return False, None
+            reach = reach_of(ask, config)
+            return reach.free, None if reach.unknown else reach.prices
+        case RouteClass.DISCOVERY if route.model is not None:
+            return config.catalog.is_free(route.model), None
+        case _:
+            return False, None
+
+
+def _payer(
+    facts: RequestFacts, decision: Decision, config: Snapshot, credential: Credential | None
+) -> Principal | None:
+    """Find the principal that a decision is about, None where it names none."""
+    if decision.principal is None:
+        return None
+    principal = identify(facts, config, credential)
+    if isinstance(principal, Deny):
+        return None
+    # The body may have named an end user besides.
+    for scope in decision.payers[len(principal.scopes) :]:
+        principal = config.directory.with_end_user(principal, *scope.ids)
+    return principal
+
+
+def _rows(scopes: Sequence[ScopeBudgets], now_ms: int) -> Iterator[tuple[Counter, Budget | None, bool]]:
+    """List the counters of scopes, each with its budget and whether that binds."""
+    for scope in scopes:
+        for budget in scope.budgets:
+            yield Counter(scope.scope, budget.rule.at(now_ms)), budget, scope.binds
+        if not scope.budgets:
+            yield Counter(scope.scope, FOREVER.at(now_ms)), None, False
+
+
+def _asked_nanousd(claims: Sequence[Claim], counter: Counter) -> int:
+    return max((claim.amount_nanousd for claim in claims if claim.counter == counter), default=0)
+
+
+def _refuses(decision: Decision, counter: Counter) -> bool:
+    judged = decision.judged
+    return isinstance(judged, Deny) and (judged.scope, judged.window) == (counter.scope.text, counter.window.name)
