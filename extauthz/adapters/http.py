@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 from aiohttp import web
 
-from extauthz.config.snapshot import Snapshot
-from extauthz.domain.budgets import Counter
-from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Ledger
+from extauthz.survey import Survey, Surveyor, Totals
 from extauthz.telemetry.metrics import BUDGETS_MAX, Metrics
 
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def application(
-    ledger: Ledger, snapshot: Callable[[], Snapshot], metrics: Metrics, ready: Callable[[], bool]
-) -> web.Application:
+def application(ledger: Ledger, surveyor: Surveyor, metrics: Metrics, ready: Callable[[], bool]) -> web.Application:
     """Make the application. `ready` says whether this process takes requests; the store has no part in that."""
 
     async def show_metrics(_: web.Request) -> web.Response:
-        with suppress(StoreUnavailableError):  # what this process counts itself is worth showing all the same
-            await _refresh(ledger, snapshot(), metrics)
+        _show(await surveyor.fresh(), metrics)
         return web.Response(body=metrics.text(), headers={"content-type": METRICS_CONTENT_TYPE})
 
     async def show_health(_: web.Request) -> web.Response:
@@ -46,16 +40,13 @@ def application(
     return app
 
 
-async def _refresh(ledger: Ledger, config: Snapshot, metrics: Metrics) -> None:
-    """Read the books for one scrape: the budgets most spent, then those that nobody has used yet."""
-    metrics.reservations_open.set(await ledger.open_count())
-    balances = await ledger.balances(BUDGETS_MAX)
-    directory = config.directory
-    scopes = dict.fromkeys([*(balance.counter.scope for balance in balances), *directory.budgeted()])
-    now_ms = ledger.now_ms()
-    limits = [
-        (Counter(scope, budget.rule.at(now_ms)), budget.limit_nanousd)
-        for scope in scopes
-        for budget in directory.budgets_on(scope)
-    ]
-    metrics.set_standings(await ledger.standings(limits[:BUDGETS_MAX]), hidden=max(0, len(limits) - BUDGETS_MAX))
+def _show(survey: Survey, metrics: Metrics) -> None:
+    """Show a survey: each of the budgets that are nearest to their limit, and the others together."""
+    shown = survey.budgets[:BUDGETS_MAX]
+    rest = survey.totals - Totals.of(shown)
+    metrics.set_reservations(survey.reservations_open, survey.held_nanousd, survey.taken_ms)
+    metrics.set_standings(
+        (surveyed.standing for surveyed in shown),
+        hidden=len(survey.budgets) - len(shown) + survey.left_out,
+        rest_nanousd={"limit": rest.limit_nanousd, "spent": rest.spent_nanousd, "held": rest.held_nanousd},
+    )

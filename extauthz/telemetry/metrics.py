@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.samples import Sample
 
 from extauthz.domain.budgets import Standing
 from extauthz.domain.money import usd
 from extauthz.domain.reservation import Signal, State
-from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, Pass
+from extauthz.domain.thresholds import ThresholdKind
+from extauthz.domain.verdict import Decision
 from extauthz.ledger.base import Ending
 from extauthz.ledger.link import Server
+from extauthz.telemetry.events import Delivery
 
-# Budgets that /metrics shows, the most used first; the others are counted in extauthz_budgets_hidden.
+# Budgets that /metrics shows one by one, those nearest to their limit first: an alert needs no others. What they leave
+# over is added up in extauthz_budgets_rest_usd.
 BUDGETS_MAX = 200
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -33,7 +37,10 @@ class Metrics:
         self.check_seconds = Histogram(
             "extauthz_check_duration_seconds", "Time to answer a Check.", buckets=_SECONDS, registry=registry
         )
-        self.reservations_open = Gauge("extauthz_reservations_open", "Reservations that are held.", registry=registry)
+        self._reservations_open = Gauge("extauthz_reservations_open", "Reservations that are held.", registry=registry)
+        self._held_all = Gauge(
+            "extauthz_held_usd", "What all open reservations hold, each counted once.", registry=registry
+        )
         self.reservations_ended = Counter(
             "extauthz_reservations_ended",
             "Reservations ended, by how and by the signal that ended them.",
@@ -81,6 +88,11 @@ class Metrics:
             "Verbs that a store had forgotten when it started anew or failed over, and was told again.",
             registry=registry,
         )
+        self.audit_drift = Gauge(
+            "extauthz_audit_drift_usd",
+            "How far counters are from what explains them, all together; 0 where another server audited them last.",
+            registry=registry,
+        )
         self.endings_waiting = Gauge(
             "extauthz_endings_waiting", "Endings that wait for the store to come back.", registry=registry
         )
@@ -95,6 +107,44 @@ class Metrics:
             "Whether leases end reservations because no access logs come.",
             registry=registry,
         )
+        self.spans_lost = Counter("extauthz_spans_lost", "Spans of traces that no collector took.", registry=registry)
+        self.watchers = Gauge("extauthz_watchers", "Readers of the live stream of decisions.", registry=registry)
+        self.budget_alerts = Counter(
+            "extauthz_budget_alerts",
+            "Thresholds that budgets crossed and this replica told of.",
+            ("kind",),
+            registry=registry,
+        )
+        self.webhooks = Counter(
+            "extauthz_webhooks",
+            "Alerts on their way to the webhook, by what became of them.",
+            ("result",),
+            registry=registry,
+        )
+        for kind in ThresholdKind:
+            self.budget_alerts.labels(kind)
+        for delivery in Delivery:
+            self.webhooks.labels(delivery)
+        self.config_reloads = Counter(
+            "extauthz_config_reloads",
+            "Looks at the files of the configuration because they changed, or on SIGHUP, by what came of it.",
+            ("result",),
+            registry=registry,
+        )
+        for result in ("loaded", "refused", "unchanged"):
+            self.config_reloads.labels(result)  # a series that begins with its first count has no increase
+        for result in ("loaded", "refused", "unchanged"):
+            self.config_reloads.labels(result)  # so that the first one is an increase
+        self.config_reload_failed = Gauge(
+            "extauthz_config_reload_failed",
+            "Whether the files of the configuration are wrong, so that an older one is in force.",
+            registry=registry,
+        )
+        self.config_loaded = Gauge(
+            "extauthz_config_loaded_timestamp_seconds",
+            "When the configuration in force was loaded.",
+            registry=registry,
+        )
         budget = ("scope", "window")
         self._limit = Gauge("extauthz_budget_limit_usd", "The limit of a budget.", budget, registry=registry)
         self._spent = Gauge("extauthz_budget_spent_usd", "Settled cost in its window.", budget, registry=registry)
@@ -102,17 +152,21 @@ class Metrics:
         self._hidden = Gauge(
             "extauthz_budgets_hidden", f"Budgets beyond the {BUDGETS_MAX} that are shown.", registry=registry
         )
+        self._rest = Gauge(
+            "extauthz_budgets_rest_usd",
+            f"Budgets beyond the {BUDGETS_MAX} that are shown, added up: their limits, what is spent and held.",
+            ("of",),
+            registry=registry,
+        )
+        self._surveyed_at = Gauge(
+            "extauthz_budgets_surveyed_timestamp_seconds",
+            "When the store was last asked how the budgets stand; what is shown of them is as old.",
+            registry=registry,
+        )
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Count an answered Check."""
-        match decision.verdict:
-            case Pass() | Admit() | AnswerModels():
-                word = "allow"
-            case Deny():
-                word = "deny"
-            case Defer():
-                word = "defer"
-        self.checks.labels(decision.route_class, word, decision.verdict.reason).inc()
+        self.checks.labels(decision.route_class, decision.word, decision.judged.reason).inc()
         self.check_seconds.observe(seconds)
 
     def ended(self, how: State, signal: Signal, ending: Ending) -> None:
@@ -133,8 +187,17 @@ class Metrics:
         self._store_evicted.set(server.evicted)
         self._store_persistent.set(server.persistent)
 
-    def set_standings(self, standings: Iterable[Standing], hidden: int) -> None:
-        """Show how the most used budgets stand; the others of the last time go away."""
+    def set_reservations(self, count: int, held_nanousd: int, taken_ms: int) -> None:
+        """Show how many reservations were open at a moment (Unix milliseconds), and what all of them held."""
+        self._reservations_open.set(count)
+        self._held_all.set(float(usd(held_nanousd)))
+        self._surveyed_at.set(taken_ms / 1000)
+
+    def set_standings(self, standings: Iterable[Standing], hidden: int, rest_nanousd: Mapping[str, int]) -> None:
+        """Show how the most used budgets stand; the others of the last time go away.
+
+        There are `hidden` more, which come to `rest_nanousd` by `limit`, `spent` and `held`.
+        """
         for gauge in (self._limit, self._spent, self._held):
             gauge.clear()
         for standing in standings:
@@ -143,7 +206,25 @@ class Metrics:
             self._spent.labels(*labels).set(float(usd(standing.spent_nanousd)))
             self._held.labels(*labels).set(float(usd(standing.held_nanousd)))
         self._hidden.set(hidden)
+        for what, nanousd in rest_nanousd.items():
+            self._rest.labels(what).set(float(usd(nanousd)))
+
+    def decisions(self) -> Mapping[tuple[str, str, str], int]:
+        """Tell how many Checks were answered, by route class, decision and reason."""
+        return {
+            (sample.labels["route_class"], sample.labels["decision"], sample.labels["reason"]): int(sample.value)
+            for sample in _samples(self.checks)
+        }
+
+    def store_error_count(self) -> int:
+        """Tell how many verbs the store did not answer."""
+        return sum(int(sample.value) for sample in _samples(self.store_errors))
 
     def text(self) -> bytes:
         """Write all of it in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def _samples(counter: Counter) -> Iterator[Sample]:
+    """Give what a counter counted, by its labels, without the times when it began."""
+    return (sample for family in counter.collect() for sample in family.samples if sample.name.endswith("_total"))
