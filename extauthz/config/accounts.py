@@ -6,7 +6,8 @@ unknown team three lines below.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -27,16 +28,31 @@ DEFAULT_END_USER = "default"
 REFERENCES: Mapping[str, str] = {"organization": "organizations", "team": "teams", "user": "users"}
 
 
-def check_references(section: Node, mistakes: Mistakes) -> None:
-    """Note every team, user and organization that is named and not there."""
-    known = {plural: _ids(section, plural) for plural in REFERENCES.values()}
+@dataclass(frozen=True, slots=True)
+class KeyList:
+    """A tree with `keys`, the path that leads to it, and who hears of what is wrong there.
+
+    `general` is where a `master_key` may stand in the same file.
+    """
+
+    section: Node
+    root: Path
+    mistakes: Mistakes
+    general: Node | None = None
+
+
+def check_references(
+    section: Node, mistakes: Mistakes, *, known: Node | None = None, root: Path = (OWN_SECTION,)
+) -> None:
+    """Note every team, user and organization that a section at `root` names and that is not in the `known` one."""
+    ids = {plural: _ids(section if known is None else known, plural) for plural in REFERENCES.values()}
     for line, path, plural, named in _references(section):
-        if named.missing or str(named.value) in known[plural]:
+        if named.missing or str(named.value) in ids[plural]:
             continue
         # What came from the environment is not shown.
         shown = f"`{named.value}`" if named.variable is None else f"the value of {named.variable}"
-        hint = did_you_mean(str(named.value), known[plural]) if named.variable is None else "add it there"
-        mistakes.add(line, f"{written((OWN_SECTION, *path))}: {shown} is not in {OWN_SECTION}.{plural}; {hint}")
+        hint = did_you_mean(str(named.value), ids[plural]) if named.variable is None else "add it there"
+        mistakes.add(line, f"{written((*root, *path))}: {shown} is not in {OWN_SECTION}.{plural}; {hint}")
 
 
 def _references(section: Node) -> Iterator[tuple[int, Path, str, Scalar]]:
@@ -56,30 +72,39 @@ def _references(section: Node) -> Iterator[tuple[int, Path, str, Scalar]]:
                 yield entry.line, (*path, "members"), "users", Scalar(entry.line, user)
 
 
-def check_keys(section: Node, general: Node, mistakes: Mistakes) -> None:
+def check_keys(lists: Iterable[KeyList]) -> None:
     """Note keys that are written twice, as themselves or as their hash: the second would silently decide who pays."""
-    written_at: dict[str, int] = {}
-    for line, path, key_sha256 in _hashed_keys(section, general):
-        if key_sha256 in written_at:
-            mistakes.add(line, f"{written(path)}: this is the key of line {written_at[key_sha256]} again: keep one")
-        written_at.setdefault(key_sha256, line)
+    written_at: dict[str, tuple[Mistakes, int]] = {}
+    for keys in lists:
+        for line, path, key_sha256 in _hashed_keys(keys):
+            if key_sha256 in written_at:
+                file, first = written_at[key_sha256]
+                where = f"line {first}" if file is keys.mistakes else f"{file.file}:{first}"
+                keys.mistakes.add(line, f"{written(path)}: this is the key of {where} again: keep one")
+            written_at.setdefault(key_sha256, (keys.mistakes, line))
 
 
-def _hashed_keys(section: Node, general: Node) -> Iterator[tuple[int, Path, str]]:
+def _hashed_keys(keys: KeyList) -> Iterator[tuple[int, Path, str]]:
     """Give the line, the place and the SHA-256 of every key that is known so far."""
-    master_key = child(general, "master_key")
+    master_key = child(keys.general, "master_key") if keys.general is not None else None
     if isinstance(master_key, Scalar) and not master_key.missing:
         yield master_key.line, ("general_settings", "master_key"), hashed(str(master_key.value))
-    for index, item in enumerate(_list(section, "keys")):
+    for index, item in enumerate(_list(keys.section, "keys")):
         key, key_sha256 = child(item, "key"), child(item, "key_sha256")
-        path = (OWN_SECTION, "keys", index)
+        path = (*keys.root, "keys", index)
         if isinstance(key, Scalar) and not key.missing:
             yield key.line, path, hashed(str(key.value))
         if isinstance(key_sha256, Scalar) and not key_sha256.missing:
             yield key_sha256.line, path, str(key_sha256.value).lower()
 
 
-def accounts_of(section: ExtauthzSection, general: GeneralSettings, litellm: LitellmSettings, zone: str) -> Accounts:
+def accounts_of(
+    section: ExtauthzSection,
+    general: GeneralSettings,
+    litellm: LitellmSettings,
+    more_keys: Iterable[KeyFields],
+    zone: str,
+) -> Accounts:
     """Build the accounts of sections without mistakes; budgets follow the calendar of `zone`."""
 
     def budgets(fields: BudgetFields) -> Budgets:
@@ -95,11 +120,12 @@ def accounts_of(section: ExtauthzSection, general: GeneralSettings, litellm: Lit
                 organization=fields.organization,
                 members={user: budgets(member) for user, member in fields.members.items()},
                 models=fields.models,
+                shadow_mode=fields.shadow_mode,
             )
             for team, fields in section.teams.items()
         },
         users={user: User(budgets(fields), fields.organization) for user, fields in section.users.items()},
-        keys=tuple(_key(fields, budgets(fields)) for fields in section.keys),
+        keys=tuple(_key(fields, budgets(fields)) for fields in (*section.keys, *more_keys)),
         default_end_user=end_users.pop(DEFAULT_END_USER, ()),
         end_users=end_users,
         admin_sha256=hashed(general.master_key.get_secret_value()) if general.master_key is not None else None,
@@ -118,6 +144,7 @@ def _budget(limit: BudgetLimit, admission: Admission, zone: str) -> Budget:
     return Budget(
         limit_nanousd=limit_nanousd(limit.max_budget),
         rule=WindowRule(limit.budget_duration, zone, _anchor_ms(limit.anchor, zone)),
+        soft_limit_nanousd=None if limit.soft_budget is None else limit_nanousd(limit.soft_budget),
         strict=(limit.admission or admission) is Admission.STRICT,
     )
 

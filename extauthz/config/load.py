@@ -1,21 +1,25 @@
-"""Loading: one file in, one frozen snapshot out, or all of its mistakes."""
+"""Loading: a file in, and the keys file that it names; one frozen snapshot out, or all of their mistakes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
+from hashlib import sha256
 from pathlib import Path
 
-from extauthz.config.accounts import accounts_of, check_keys, check_references
+from extauthz.config.accounts import KeyList, accounts_of, check_keys, check_references
 from extauthz.config.explain import did_you_mean, validated
+from extauthz.config.keys_file import read_keys
 from extauthz.config.litellm import GENERAL, LITELLM, MODEL_LIST, OWN_SECTION, LitellmReader, ignored
 from extauthz.config.model import ExtauthzSection, GeneralSettings, LitellmSettings, Service, Settings, UnknownPrice
-from extauthz.config.snapshot import Snapshot
-from extauthz.config.source import FILE_BYTES_MAX, Entries, Mistakes, Node, child, read, resolved
+from extauthz.config.snapshot import Sections, Snapshot
+from extauthz.config.source import Entries, Mistakes, Node, child, plain, read, resolved
+from extauthz.config.sources import Sources, Stamp
 from extauthz.domain.directory import Directory
 from extauthz.domain.model_names import is_pattern
 from extauthz.domain.prices import Prices
-from extauthz.errors import ConfigError
+from extauthz.errors import ConfigError, Mistake
 from extauthz.pricing.catalog import Catalog, CatalogSource
 from extauthz.pricing.price_list import find_listed
 
@@ -27,48 +31,73 @@ OWN_NAMES: Mapping[str, str] = {"": OWN_SECTION, f"{GENERAL}.": "budget_exceeded
 
 NAMED_IN_A_NOTICE_MAX = 50
 
+# How often files are read again because one of them changed meanwhile.
+READS_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came of reading a configuration, and how each of its files was."""
+
+    outcome: Snapshot | tuple[Mistake, ...]
+    stamps: Mapping[Path, Stamp]
+
 
 def load(path: Path, environ: Mapping[str, str]) -> Snapshot:
     """Read a configuration file, with the environment that its `os.environ/NAME` refer to.
 
-    Raises ConfigError with every mistake of the file.
+    Raises ConfigError with every mistake.
     """
+    outcome = read_config(path, environ).outcome
+    if isinstance(outcome, Snapshot):
+        return outcome
+    raise ConfigError(outcome)
+
+
+def read_config(path: Path, environ: Mapping[str, str]) -> Reading:
+    """Read a configuration file as `load` does, and tell mistakes instead of raising them.
+
+    No snapshot is made of two states of its files, and none of a file that somebody was still writing to.
+    """
+    for _ in range(READS_MAX):
+        sources = Sources(environ)
+        outcome = _outcome(path, sources)
+        if not sources.changed():
+            return Reading(outcome, sources.stamps)
+    mistake = Mistake(path, 1, "the files change faster than they can be read: put new ones in their place, by mv")
+    return Reading((mistake,), sources.stamps)
+
+
+def _outcome(path: Path, sources: Sources) -> Snapshot | tuple[Mistake, ...]:
     mistakes = Mistakes(path)
-    root = read(_text(path, mistakes), mistakes)
-    reader = LitellmReader(root, environ, mistakes)
-    own = resolved(child(root, OWN_SECTION) or Entries(line=1), environ, mistakes)
+    text = sources.text(path, mistakes)
+    root = read(text, mistakes) if not mistakes else Entries(line=1)
+    reader = LitellmReader(root, sources.environ, mistakes)
+    own = resolved(child(root, OWN_SECTION) or Entries(line=1), sources.environ, mistakes)
+    more_keys = read_keys(path, own, sources)
     section = validated(ExtauthzSection, own, (OWN_SECTION,), mistakes)
     general = validated(GeneralSettings, reader.sections[GENERAL], (GENERAL,), mistakes)
     litellm = validated(LitellmSettings, reader.sections[LITELLM], (LITELLM,), mistakes)
     check_references(own, mistakes)
-    check_keys(own, reader.sections[GENERAL], mistakes)
+    check_keys([KeyList(own, (OWN_SECTION,), mistakes, reader.sections[GENERAL]), *more_keys.lists])
     _check_slips(root, mistakes)
     unknown_price = section.unknown_price if section is not None else UnknownPrice()
     catalog = _catalog(reader, own, unknown_price, mistakes)
     if section is not None and section.shard_count > 1 and litellm is not None and litellm.max_budget:
         _check_no_global_budget(reader.sections[LITELLM], mistakes)
-    if mistakes or section is None or general is None or litellm is None:
-        raise ConfigError(mistakes.all())
+    found = (*mistakes.all(), *more_keys.mistakes)
+    if found or section is None or general is None or litellm is None:
+        return found
     settings = _settings(section, general, litellm)
-    directory = Directory(accounts_of(section, general, litellm, settings.timezone))
-    notices = _notices(root, catalog, unknown_price)
-    if settings.shard_count > 1:
-        notices = (*notices, "with shard_by, budgets of users and end users are per organization")
-    return Snapshot(settings, catalog, directory, notices)
-
-
-def _text(path: Path, mistakes: Mistakes) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(FILE_BYTES_MAX + 1)
-        if len(raw) <= FILE_BYTES_MAX:
-            return raw.decode("utf-8-sig")
-        mistakes.add(1, f"the file is larger than {FILE_BYTES_MAX} bytes: split off what is not needed")
-    except OSError as error:
-        mistakes.add(1, f"the file cannot be read: {error.strerror}; check the path and its permissions")
-    except UnicodeDecodeError as error:
-        mistakes.add(raw.count(b"\n", 0, error.start) + 1, "this is not UTF-8: save the file as UTF-8")
-    return ""
+    return Snapshot(
+        settings,
+        catalog,
+        Directory(accounts_of(section, general, litellm, more_keys.fields, settings.timezone)),
+        _notices(root, catalog, settings),
+        digest=sources.digest,
+        stamps=sources.stamps,
+        sections=_sections(root, more_keys.lists),
+    )
 
 
 def _catalog(reader: LitellmReader, own: Node, unknown_price: UnknownPrice, mistakes: Mistakes) -> Catalog:
@@ -120,7 +149,18 @@ def _settings(section: ExtauthzSection, general: GeneralSettings, litellm: Litel
     )
 
 
-def _notices(root: Entries, catalog: Catalog, unknown_price: UnknownPrice) -> tuple[str, ...]:
+def _sections(root: Entries, more_keys: Iterable[KeyList]) -> Sections:
+    """Give every section a hash of what it says, so that two snapshots can be compared without keeping the file."""
+    nodes = {name: entry.node for name, entry in root.entries.items() if name != OWN_SECTION}
+    own = child(root, OWN_SECTION)
+    if isinstance(own, Entries):
+        nodes |= {f"{OWN_SECTION}.{name}": entry.node for name, entry in own.entries.items()}
+    for keys in more_keys:
+        nodes[f"{OWN_SECTION}.keys_file"] = keys.section
+    return {name: sha256(repr(plain(node)).encode()).digest() for name, node in nodes.items()}
+
+
+def _notices(root: Entries, catalog: Catalog, settings: Settings) -> tuple[str, ...]:
     notices = []
     if names := ignored(root):
         notices.append(f"settings that mean nothing here: {_listing(names)}")
@@ -131,9 +171,12 @@ def _notices(root: Entries, catalog: Catalog, unknown_price: UnknownPrice) -> tu
     if names := catalog.unpriced():
         notices.append(
             f"models without a price, neither in {MODEL_LIST} nor in the price list: {_listing(names)}; their tokens "
-            f"cost {unknown_price.input_cost_per_token:f} and {unknown_price.output_cost_per_token:f} USD "
-            f"({OWN_SECTION}.unknown_price). Write both prices, as 0 if they are free"
+            f"cost {settings.unknown_price.input_cost_per_token:f} and "
+            f"{settings.unknown_price.output_cost_per_token:f} USD ({OWN_SECTION}.unknown_price). Write both prices, "
+            "as 0 if they are free"
         )
+    if settings.shard_count > 1:
+        notices.append("with shard_by, budgets of users and end users are per organization")
     return tuple(notices)
 
 

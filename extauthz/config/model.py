@@ -10,6 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
@@ -23,6 +24,7 @@ from extauthz.config.values import (
     Price,
     Seconds,
     Secret,
+    Share,
     StoreText,
     Strict,
     Text,
@@ -49,6 +51,7 @@ LEASE_SECONDS_MIN = 1
 LEASE_SECONDS_MAX = 86_400
 DRAIN_SECONDS_MAX = 3_600
 TOKENS_MAX = 10_000_000
+PERCENTAGE_MAX = 1000
 
 
 class ServerKind(StrEnum):
@@ -89,11 +92,11 @@ class Listen(Strict):
         description="Envoy's port: Authorization, ExternalProcessor, AccessLogService.",
     )
     admin: AddressText = Field(
-        default=Address("127.0.0.1", 9192), description="Kept for the operator's gRPC port; nothing listens there yet."
+        default=Address("127.0.0.1", 9192), description="The operators' port: budgets, reservations, explanations."
     )
     http: AddressText = Field(
         default=Address("127.0.0.1", 9193),
-        description="The port of /metrics, /healthz and /readyz; it shows no secrets.",
+        description="The port of /metrics, /healthz, /readyz and the status page; it shows no secrets.",
     )
 
 
@@ -135,6 +138,67 @@ class EstimateSettings(Strict):
     @classmethod
     def _from_text(cls, data: object) -> object:
         return {"mode": data} if isinstance(data, str) else data
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogSettings(Strict):
+    """What is logged. Every refusal is, at level info; of a flood some, and how many more there were."""
+
+    level: LogLevel = Field(default=LogLevel.INFO, description="debug, info, warning or error.")
+    allowed_share: Share = Field(
+        default=Decimal(0), description="The share of requests let through that get a line as well, from 0 to 1."
+    )
+
+
+class Webhook(Strict):
+    """Where alerts are sent."""
+
+    url: Secret = Field(description="The URL, best as os.environ/NAME. It gets JSON as Slack's incoming webhooks do.")
+    timeout_seconds: Seconds = Field(
+        default=Decimal(5), ge=Decimal("0.1"), le=60, description="How long one try may take."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_url(cls, value: SecretStr) -> SecretStr:
+        try:
+            url = urlsplit(value.get_secret_value())
+            understood = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        except ValueError:
+            understood = False
+        if not understood:
+            raise ValueError("this is not a URL: write one with http:// or https:// and a host")
+        return value
+
+
+class Alerts(Strict):
+    """Who is told, and when, that a budget comes to its end. Each is told once in a window, whatever the replicas."""
+
+    percentages: tuple[Count, ...] = Field(
+        default=(80, 100), max_length=10, description="Percentages of a limit that are worth telling, 1 to 1000."
+    )
+    warning_percentage: Count = Field(
+        default=80,
+        ge=1,
+        le=1000,
+        description="From here on, answers have the header x-extauthz-warning, which names the budget.",
+    )
+    webhook: Webhook | None = Field(default=None, description="Where alerts are sent, besides log and metrics.")
+
+    @field_validator("percentages")
+    @classmethod
+    def _in_order(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(1 <= percentage <= PERCENTAGE_MAX for percentage in value):
+            raise ValueError(f"a percentage is not between 1 and {PERCENTAGE_MAX}: write whole numbers, such as 80")
+        return tuple(sorted(set(value)))
 
 
 class UnknownPrice(Strict):
@@ -204,6 +268,11 @@ class Service(Strict):
         default=False,
         description="Listen beyond loopback although anybody who reaches the port can settle and allow. Only where "
         "the mesh proves who calls (mTLS, network policy).",
+    )
+    admin_token: Secret | None = Field(
+        default=None,
+        description="The operators' own secret, for the admin port (`authorization: Bearer …`) and the status page. "
+        "Where the admin port listens beyond loopback, it or tls.client_ca is needed.",
     )
     # These two stand after what their checks look at.
     server: ServerKind = Field(
@@ -296,6 +365,15 @@ class Service(Strict):
         default=429, description="The HTTP status of a refusal for an exhausted budget. Newer LiteLLM answers 422."
     )
     hide_amounts: bool = Field(default=False, description="Leave amounts of money out of messages and headers.")
+    shadow_mode: bool = Field(
+        default=False,
+        description="Decide, count and log what would have been refused, but refuse nothing and hide no model. The "
+        "books are kept all the same. Teams have a shadow_mode of their own, and Envoy's routes the context extension "
+        "extauthz.shadow_mode: on.",
+    )
+    shadow_paths: tuple[Text, ...] = Field(
+        default=(), description="Paths below which shadow mode is on, such as /v1/embeddings."
+    )
     other: OtherRoutes = Field(
         default=OtherRoutes.PASS,
         description="Requests that are neither models nor inference: pass, authenticate (a known key), or deny.",
@@ -313,6 +391,19 @@ class Service(Strict):
     upstream_auth: UpstreamAuth = Field(
         default=UpstreamAuth(), description="What upstreams get for the client's credential."
     )
+    keys_file: Path | None = Field(
+        default=None,
+        description="The path of a file with more `keys`, as a list: a mounted Secret. Read again when it changes. A "
+        "relative path begins at this file.",
+    )
+    log: LogSettings = Field(default=LogSettings(), description="What is logged.")
+    tracing: bool = Field(
+        default=False,
+        description="Send OpenTelemetry traces, by OTLP over gRPC; needs the extra extauthz[tracing]. Where to, how "
+        "many and as whom say the standard environment variables: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, "
+        "OTEL_SERVICE_NAME.",
+    )
+    alerts: Alerts = Field(default=Alerts(), description="Who is told that a budget comes to its end.")
     estimate: EstimateSettings = Field(default=EstimateSettings(), description="How requests are estimated.")
     unknown_price: UnknownPrice = Field(
         default=UnknownPrice(), description="What tokens cost where nobody has said a price."
@@ -341,11 +432,17 @@ class Service(Strict):
     @classmethod
     def _not_open(cls, value: Listen, info: ValidationInfo) -> Listen:
         # A field with a mistake of its own is not there, and whether the door is open then cannot be told.
-        if {"tls", "token", "insecure_grpc"} <= info.data.keys():
-            _refuse_open(value, info.data["tls"], info.data["token"], insecure=info.data["insecure_grpc"])
+        if {"tls", "token", "admin_token", "insecure_grpc"} <= info.data.keys():
+            _refuse_open(
+                value,
+                info.data["tls"],
+                info.data["token"],
+                info.data["admin_token"],
+                insecure=info.data["insecure_grpc"],
+            )
         return value
 
-    @field_validator("api_prefixes")
+    @field_validator("api_prefixes", "shadow_paths")
     @classmethod
     def _prefixes_are_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for prefix in value:
@@ -354,15 +451,21 @@ class Service(Strict):
         return tuple(prefix.rstrip("/") for prefix in value)
 
 
-def _refuse_open(listen: Listen, tls: Tls | None, token: SecretStr | None, *, insecure: bool) -> None:
-    if insecure or token is not None or (tls is not None and tls.client_ca is not None):
+def _refuse_open(
+    listen: Listen, tls: Tls | None, token: SecretStr | None, admin_token: SecretStr | None, *, insecure: bool
+) -> None:
+    if tls is not None and tls.client_ca is not None:
         return
-    for name, address in (("grpc", listen.grpc), ("admin", listen.admin)):
-        if not address.loopback:
-            raise ValueError(
-                f"{name} at {address} would let anybody in who reaches it: set token or tls.client_ca, listen on "
-                "127.0.0.1, or write insecure_grpc: true where the mesh proves who calls"
-            )
+    if not listen.grpc.loopback and token is None and not insecure:
+        raise ValueError(
+            f"grpc at {listen.grpc} would let anybody in who reaches it: set token or tls.client_ca, listen on "
+            "127.0.0.1, or write insecure_grpc: true where the mesh proves who calls"
+        )
+    if not listen.admin.loopback and admin_token is None:
+        raise ValueError(
+            f"admin at {listen.admin} would let anybody in who reaches it: set admin_token or tls.client_ca, or listen "
+            "on 127.0.0.1"
+        )
 
 
 class ExtauthzSection(Service):
@@ -417,11 +520,13 @@ class Settings(Service):
     models_policy: ModelsPolicy = Field(default=ModelsPolicy.BLOCKED, description="See budget_exceeded_models_policy.")
     user_header_name: str | None = Field(default=None, description="The header that names the end user, lower-case.")
 
-    def listening(self, *, grpc: Address | None = None, http: Address | None = None) -> Settings:
+    def listening(
+        self, *, grpc: Address | None = None, admin: Address | None = None, http: Address | None = None
+    ) -> Settings:
         """Listen elsewhere than the file says. Raises ValueError for an address that is open to anybody."""
-        asked = {"grpc": grpc, "http": http}
+        asked = {"grpc": grpc, "admin": admin, "http": http}
         listen = self.listen.model_copy(
             update={name: address for name, address in asked.items() if address is not None}
         )
-        _refuse_open(listen, self.tls, self.token, insecure=self.insecure_grpc)
+        _refuse_open(listen, self.tls, self.token, self.admin_token, insecure=self.insecure_grpc)
         return self.model_copy(update={"listen": listen})

@@ -18,6 +18,9 @@ class BudgetLimit(Strict):
     """One budget: so much in so long."""
 
     max_budget: Usd = Field(description="The limit in USD; 0 is exhausted at once.")
+    soft_budget: Usd | None = Field(
+        default=None, description="Somebody is told when so many USD are spent; nothing is refused. See `alerts`."
+    )
     budget_duration: DurationText | None = Field(
         default=None,
         description="How long until it resets: 30s, 15m, 24h, 7d, 1mo. Days and months follow the calendar of "
@@ -35,6 +38,9 @@ class BudgetFields(Strict):
     max_budget: Usd | None = Field(
         default=None, description="The limit in USD; 0 is exhausted at once, none is no limit."
     )
+    soft_budget: Usd | None = Field(
+        default=None, description="Somebody is told when so many USD are spent of max_budget; nothing is refused."
+    )
     budget_duration: DurationText | None = Field(
         default=None, description="How long until max_budget resets: 30s, 15m, 24h, 7d, 1mo. Without it, never."
     )
@@ -50,6 +56,8 @@ class BudgetFields(Strict):
     def _duration_needs_budget(self) -> Self:
         if self.budget_duration is not None and self.max_budget is None:
             raise ValueError("budget_duration stands without max_budget: write max_budget beside it")
+        if self.soft_budget is not None and self.max_budget is None:
+            raise ValueError("soft_budget stands without max_budget: write max_budget beside it")
         return self
 
     def limits(self) -> tuple[BudgetLimit, ...]:
@@ -64,6 +72,7 @@ class BudgetFields(Strict):
             return inherited
         own = BudgetLimit.model_construct(
             max_budget=self.max_budget,
+            soft_budget=self.soft_budget,
             budget_duration=self.budget_duration,
             admission=self.admission,
             anchor=self.anchor,
@@ -83,6 +92,9 @@ class TeamFields(BudgetFields):
     organization: Identifier | None = Field(default=None, description="Pays with its team.")
     models: tuple[Text, ...] = Field(
         default=(), description="The models, or patterns, that the team's keys may use; none written allows all."
+    )
+    shadow_mode: bool = Field(
+        default=False, description="Let the team's requests through whatever its budgets say, and only tell; see above."
     )
     members: dict[Identifier, BudgetFields] = Field(
         default_factory=dict, description="Budgets of single users inside this team, by user id."
@@ -114,6 +126,12 @@ class KeyFields(BudgetFields):
     def sha256(self) -> str:
         """The key's SHA-256 in lower-case hex, all that is known of it from here on."""
         return hashed(self.key.get_secret_value()) if self.key is not None else self.key_sha256 or ""
+
+
+class KeysFile(Strict):
+    """A list of keys in a file of its own."""
+
+    keys: tuple[KeyFields, ...] = Field(default=(), description="API keys.")
 
 
 def hashed(key: str) -> str:

@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from extauthz.config.model import Settings
+from extauthz.config.sources import Stamp
 from extauthz.domain.directory import Directory
 from extauthz.pricing.catalog import Catalog
 
+# A hash of what each section of the files says, by its name.
+Sections = Mapping[str, bytes]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Snapshot:
     """All that a request is judged by. A request reads it once; a reload replaces it whole.
 
-    `notices` are lines for the log about what the file says in vain, or leaves open.
+    `notices` are lines for the log about what the file says in vain, or leaves open. `digest` is the SHA-256 of all
+    that it was read from: its files, which are what they were as long as they have the same `stamps`, and the
+    environment.
     """
 
     settings: Settings
     catalog: Catalog
     directory: Directory
     notices: tuple[str, ...] = ()
+    digest: str = ""
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict)
+    sections: Sections = field(default_factory=dict, repr=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it was read from."""
+        return tuple(self.stamps)
+
+    def changed_since(self, other: Snapshot) -> tuple[str, ...]:
+        """Name the sections in which the files differ from those of another snapshot."""
+        names = dict.fromkeys((*self.sections, *other.sections))
+        return tuple(name for name in names if self.sections.get(name) != other.sections.get(name))
+
+
+class Configuration:
+    """The snapshot in force. Whoever decides about a request asks once and keeps what it got."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def __call__(self) -> Snapshot:
+        """Give the snapshot in force."""
+        return self._snapshot
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """Put another one in force, whole, for every request that begins from now on."""
+        self._snapshot = snapshot

@@ -114,24 +114,36 @@ class Mistakes:
 
 def read(text: str, mistakes: Mistakes) -> Entries:
     """Read the text of a configuration file; what cannot be read is noted and left out."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        root = _Reader(yaml.parse(text, Loader=loader), mistakes).document()
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
-        mistakes.add(line, f"this is not YAML: {error.problem}; check the indentation and the quotes around it")
-        return Entries(line=1)
-    except yaml.YAMLError:
-        mistakes.add(1, "this is not YAML: it has a character that is not text; save the file as UTF-8")
-        return Entries(line=1)
-    except _TooMuchError as error:
-        mistakes.add(error.line, str(error))
-        return Entries(line=1)
+    root = _document(text, mistakes)
     if isinstance(root, Entries):
         return root
     if not (isinstance(root, Scalar) and root.value is None):
         mistakes.add(root.line, "the file must be a mapping: write `model_list:` and `extauthz:` at its top")
     return Entries(line=1)
+
+
+def read_list(text: str, mistakes: Mistakes) -> Items:
+    """Read the text of a file that is one list. An empty file is a mistake: somebody may be writing it."""
+    root = _document(text, mistakes)
+    if isinstance(root, Items):
+        return root
+    if not mistakes:
+        mistakes.add(root.line, "the file must be a list: write lines that begin with `- `, or [] for none")
+    return Items(line=1)
+
+
+def _document(text: str, mistakes: Mistakes) -> Node:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return _Reader(yaml.parse(text, Loader=loader), mistakes).document()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
+        mistakes.add(line, f"this is not YAML: {error.problem}; check the indentation and the quotes around it")
+    except yaml.YAMLError:
+        mistakes.add(1, "this is not YAML: it has a character that is not text; save the file as UTF-8")
+    except _TooMuchError as error:
+        mistakes.add(error.line, str(error))
+    return Scalar(1, None)
 
 
 def resolved(node: Node, environ: Mapping[str, str], mistakes: Mistakes) -> Node:

@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainValidator,
     SecretStr,
     WithJsonSchema,
@@ -111,6 +112,7 @@ Secret = Annotated[SecretStr, AfterValidator(_secret), BeforeValidator(_text)]
 Sha256 = Annotated[str, AfterValidator(_sha256), BeforeValidator(_text)]
 Count = Annotated[int, BeforeValidator(_number)]
 Seconds = Annotated[Decimal, BeforeValidator(_number)]
+Share = Annotated[Decimal, Field(ge=0, le=1), BeforeValidator(_number)]
 Usd = Annotated[Decimal, AfterValidator(_limit), BeforeValidator(_number)]
 Price = Annotated[Decimal, AfterValidator(_price), BeforeValidator(_number)]
 DurationText = Annotated[Duration, PlainValidator(_duration), WithJsonSchema({"type": "string"})]

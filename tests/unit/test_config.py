@@ -21,6 +21,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "config.example.yaml"
 ENVIRON = {
     "EXTAUTHZ_MASTER_KEY": "sk-master",
     "EXTAUTHZ_TOKEN": "shared-secret",
+    "EXTAUTHZ_ADMIN_TOKEN": "operators-secret",
     "ANTHROPIC_API_KEY": "sk-upstream",
     "ANA_KEY": "sk-ana",
     "BEN_KEY": "sk-ben",
@@ -86,6 +87,7 @@ class TestExample:
     def test_shows_defaults(self) -> None:
         """Where the example does not say otherwise, it shows what holds anyway."""
         different = {
+            "admin_token",
             "api_prefixes",
             "listen",
             "models_policy",
@@ -238,17 +240,20 @@ extauthz:
             settings.listening(grpc=Address("0.0.0.0", 9191))
 
     @pytest.mark.parametrize(
-        "proof",
-        ["token: t", "tls: {cert: c, key: k, client_ca: ca}", "insecure_grpc: true"],
-        ids=lambda proof: proof[:13],
+        ("port", "proof"),
+        [
+            ("grpc", "token: t"),
+            ("grpc", "tls: {cert: c, key: k, client_ca: ca}"),
+            ("grpc", "insecure_grpc: true"),
+            ("admin", "admin_token: t"),
+            ("admin", "tls: {cert: c, key: k, client_ca: ca}"),
+        ],
     )
-    def test_open_port_with_proof(self, files: Files, proof: str) -> None:
-        """Beyond loopback the server listens where callers prove themselves, or the operator vouches for them."""
-        settings = files.load(
-            f"extauthz:\n  listen: {{grpc: '0.0.0.0:9191', admin: '0.0.0.0:9192'}}\n  {proof}"
-        ).settings
+    def test_open_port_with_proof(self, files: Files, port: str, proof: str) -> None:
+        """Beyond loopback the server listens where callers prove themselves, or the operator vouches for Envoy."""
+        listen = files.load(f"extauthz:\n  listen: {{{port}: '0.0.0.0:9191'}}\n  {proof}").settings.listen
 
-        assert not settings.listen.grpc.loopback
+        assert not getattr(listen, port).loopback
 
 
 class TestNotices:
@@ -364,7 +369,7 @@ MISTAKES = [
     pytest.param(
         "extauthz:\n  users:\n    ana: {colour: 1}",
         "3: extauthz.users.ana.colour: unknown key; known here: admission, anchor, budget_duration, "
-        "budget_limits, max_budget, organization",
+        "budget_limits, max_budget, organization, soft_budget",
         id="unknown key, nothing like it",
     ),
     pytest.param(
@@ -526,9 +531,78 @@ MISTAKES = [
     ),
     pytest.param(
         "extauthz: {listen: {admin: '[::]:9192'}, tls: {cert: c, key: k}}",
-        "1: extauthz.listen: admin at [::]:9192 would let anybody in who reaches it: set token or "
-        "tls.client_ca, listen on 127.0.0.1, or write insecure_grpc: true where the mesh proves who calls",
+        "1: extauthz.listen: admin at [::]:9192 would let anybody in who reaches it: set admin_token or tls.client_ca, "
+        "or listen on 127.0.0.1",
         id="open admin: TLS alone does not prove who calls",
+    ),
+    pytest.param(
+        "extauthz: {listen: {admin: '0.0.0.0:9192'}, token: t}",
+        "1: extauthz.listen: admin at 0.0.0.0:9192 would let anybody in who reaches it: set admin_token or "
+        "tls.client_ca, or listen on 127.0.0.1",
+        id="open admin: Envoy's token is not the operators'",
+    ),
+    pytest.param(
+        "extauthz: {listen: {admin: '0.0.0.0:9192'}, insecure_grpc: true}",
+        "1: extauthz.listen: admin at 0.0.0.0:9192 would let anybody in who reaches it: set admin_token or "
+        "tls.client_ca, or listen on 127.0.0.1",
+        id="open admin: no mesh vouches for operators",
+    ),
+    pytest.param(
+        "extauthz: {listen: {grpc: '0.0.0.0:9191'}, admin_token: t}",
+        "1: extauthz.listen: grpc at 0.0.0.0:9191 would let anybody in who reaches it: set token or "
+        "tls.client_ca, listen on 127.0.0.1, or write insecure_grpc: true where the mesh proves who calls",
+        id="open: the operators' token is not Envoy's",
+    ),
+    pytest.param(
+        "extauthz:\n  admin_token: ''\n  shadow_mode: perhaps\n  shadow_paths: [v1]\n  tracing: 2",
+        "2: extauthz.admin_token: the secret is empty: write it, or os.environ/NAME\n"
+        "3: extauthz.shadow_mode: write true or false\n"
+        "4: extauthz.shadow_paths: `v1` is not a path: write it from its first slash, such as /llm/v1\n"
+        "5: extauthz.tracing: write true or false",
+        id="operators and shadows",
+    ),
+    pytest.param(
+        "extauthz:\n  log:\n    level: loud\n    allowed_share: 1.5\n    levle: info",
+        "3: extauthz.log.level: write one of: debug, info, warning, error\n"
+        "4: extauthz.log.allowed_share: the most is 1\n"
+        "5: extauthz.log.levle: unknown key; did you mean `level`?",
+        id="log",
+    ),
+    pytest.param(
+        "extauthz:\n  alerts:\n    percentages: [80, 0]\n    warning_percentage: 1001\n"
+        "    webhook: {timeout_seconds: 0}",
+        "3: extauthz.alerts.percentages: a percentage is not between 1 and 1000: write whole numbers, such as 80\n"
+        "4: extauthz.alerts.warning_percentage: the most is 1000\n"
+        "5: extauthz.alerts.webhook.timeout_seconds: the least is 0.1\n"
+        "5: extauthz.alerts.webhook.url: this is missing: add it",
+        id="alerts",
+    ),
+    *(
+        pytest.param(
+            f"extauthz:\n  alerts:\n    webhook: {{url: '{url}'}}",
+            "3: extauthz.alerts.webhook.url: this is not a URL: write one with http:// or https:// and a host",
+            id=f"webhook {url}",
+        )
+        for url in (
+            "hooks.chat/secret",
+            "ftp://hooks.chat/secret",
+            "https://",
+            "https://[secret",
+            "http://chat:99999/s",
+        )
+    ),
+    pytest.param(
+        "extauthz:\n  users: {ana: {soft_budget: 1}}\n"
+        "  teams: {t: {shadow_mode: some, budget_limits: [{soft_budget: 1}]}}",
+        "2: extauthz.users.ana: soft_budget stands without max_budget: write max_budget beside it\n"
+        "3: extauthz.teams.t.budget_limits[0].max_budget: this is missing: add it\n"
+        "3: extauthz.teams.t.shadow_mode: write true or false",
+        id="soft budgets",
+    ),
+    pytest.param(
+        "extauthz: {keys_file: [a]}",
+        "1: extauthz.keys_file: write the path of a file",
+        id="a keys file that is no path",
     ),
     pytest.param(
         "extauthz: {listen: {grpc: 'nowhere'}}",

@@ -1,0 +1,309 @@
+"""The configuration in force, written as a file: defaults included, secrets as `***`.
+
+It is written from what requests are judged by, where keys have long been hashes. With its secrets put back it reads as
+the same configuration; the keys of `keys_file` are among `keys`. `prices` at its end is for people: what each model
+costs at its dearest, whoever said so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Generic, TypeVar, overload
+
+from pydantic import BaseModel, SecretStr
+
+from extauthz.config.accounts import DEFAULT_END_USER
+from extauthz.config.litellm import (
+    ALIASES,
+    FALLBACKS,
+    GENERAL,
+    LITELLM,
+    MODEL_LIST,
+    OWN_SECTION,
+    ROUTER,
+    SPECIAL_FALLBACKS,
+)
+from extauthz.config.model import Settings, UpstreamAuthAction, UpstreamAuthRule
+from extauthz.config.snapshot import Snapshot
+from extauthz.config.values import MEMORY
+from extauthz.domain.address import Address
+from extauthz.domain.budgets import Budget
+from extauthz.domain.directory import Accounts, Budgets, Key, Team, User
+from extauthz.domain.money import usd
+from extauthz.domain.policy import Admission
+from extauthz.domain.windows import Duration
+from extauthz.ledger.pieces import PIECE
+from extauthz.ledger.url import TAG, StoreUrl
+from extauthz.pricing.catalog import Catalog, Offer
+
+MASK = "***"
+
+# Texts that need no quotes, and words that do although they look like it.
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*@-]*")
+_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+_UNSEEN = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff]")
+
+# Settings that LiteLLM's own section has.
+_POLICY, _USER_HEADER = "models_policy", "user_header_name"
+# Lists of fallbacks all count alike, so it does not matter which of the places a list is read from.
+_FALLBACK_PLACES = tuple((section, name) for name in (FALLBACKS, *SPECIAL_FALLBACKS) for section in (LITELLM, ROUTER))
+
+Section = dict[str, object]
+Payer = TypeVar("Payer")
+
+
+async def effective(snapshot: Snapshot) -> str:
+    """Write a configuration as YAML."""
+    accounts = snapshot.directory.accounts
+    document: Section = {
+        MODEL_LIST: [_model(offer) for offer in snapshot.catalog.source.offers],
+        GENERAL: _general(snapshot.settings, accounts),
+        **_routing(snapshot.catalog),
+        OWN_SECTION: _service(snapshot.settings) | _payers(accounts),
+        "prices": {name: _prices(snapshot.catalog, name) for name in snapshot.catalog.listed()},
+    }
+    # In pieces, between which Checks go on: thousands of keys are many lines.
+    lines: list[str] = []
+    rest = _lines(document)
+    while piece := [*islice(rest, PIECE)]:
+        lines += piece
+        await asyncio.sleep(0)
+    return "\n".join((*lines, ""))
+
+
+def _model(offer: Offer) -> Section:
+    limits = {"max_input_tokens": offer.context_tokens, "max_output_tokens": offer.output_tokens_max}
+    parameters: Section = {"model": offer.upstream_model}
+    if offer.provider is not None:
+        parameters["custom_llm_provider"] = offer.provider
+    for name, amount in offer.amounts:  # of several tiers, the dearest counts
+        before = parameters.get(name)
+        parameters[name] = max(before, amount) if isinstance(before, Decimal) else amount
+    info = {name: tokens for name, tokens in limits.items() if tokens is not None}
+    return {"model_name": offer.name, "litellm_params": parameters, **({"model_info": info} if info else {})}
+
+
+def _prices(catalog: Catalog, name: str) -> Section:
+    """Tell what a model costs at its dearest, over everything that it leads to."""
+    reach = catalog.reach([name])
+    prices = reach.prices
+    return {
+        "free": reach.free,
+        "input_cost_per_token": prices.input,
+        "output_cost_per_token": prices.output,
+        "cache_read_input_token_cost": prices.cache_read_input,
+        "cache_creation_input_token_cost": prices.cache_creation_input,
+        "output_cost_per_reasoning_token": prices.reasoning_output,
+    }
+
+
+def _general(settings: Settings, accounts: Accounts) -> Section:
+    section: Section = {
+        "budget_exceeded_models_policy": settings.models_policy,
+        _USER_HEADER: settings.user_header_name,
+        "apply_user_budget_to_team_keys": accounts.user_budgets_bind_in_teams,
+    }
+    return section | ({"master_key": MASK} if accounts.admin_sha256 is not None else {})
+
+
+def _routing(catalog: Catalog) -> Section:
+    aliases = {
+        alias.name: {"model": alias.target, "hidden": alias.hidden} if alias.hidden else alias.target
+        for alias in catalog.source.aliases
+    }
+    routing: dict[str, Section] = {ROUTER: {ALIASES: aliases}, LITELLM: {}}
+    for (section, name), fallbacks in zip(_FALLBACK_PLACES, catalog.source.fallbacks, strict=False):
+        routing[section][name] = [{model: [*names]} for model, names in fallbacks.models.items() if names]
+    return {name: section for name, section in routing.items() if section}
+
+
+def _service(settings: Settings) -> Section:
+    names = (name for name in Settings.model_fields if name not in (_POLICY, _USER_HEADER))
+    section: Section = {name: _written(getattr(settings, name)) for name in names}
+    section["store"] = MEMORY if settings.store is None else _store(settings.store)
+    return section
+
+
+def _written(value: object) -> object:
+    """Write a setting as it stands in a file."""
+    match value:
+        case SecretStr():
+            return MASK
+        case UpstreamAuthRule(action=UpstreamAuthAction.SET):
+            return {"set": MASK}
+        case UpstreamAuthRule(action=action):
+            return action.value
+        case BaseModel():
+            fields = type(value).model_fields
+            return {field.alias or name: _written(getattr(value, name)) for name, field in fields.items()}
+        case Enum():
+            return value.value
+        case Address() | Path() | Duration():
+            return str(value)
+        case Mapping():
+            return {name: _written(item) for name, item in value.items()}
+        case tuple():
+            return [*map(_written, value)]
+        case _:
+            return value
+
+
+def _store(url: StoreUrl) -> str:
+    """Write a store's URL with its passwords as MASK."""
+    scheme, _, place = str(url).partition("://")
+    login = f"{MASK}@" if url.login.username is not None or url.login.password is not None else ""
+    options: dict[str, object] = {} if url.tag == TAG else {"tag": url.tag}
+    if url.tls is not None:
+        files = {"ca": url.tls.ca, "cert": url.tls.cert, "key": url.tls.key}
+        options |= {name: path for name, path in files.items() if path is not None}
+    if url.sentinel_login.username is not None or url.sentinel_login.password is not None:
+        options |= {"sentinel_username": MASK, "sentinel_password": MASK}
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    return f"{scheme}://{login}{place}{'?' if query else ''}{query}"
+
+
+def _payers(accounts: Accounts) -> Section:
+    default = {DEFAULT_END_USER: accounts.default_end_user} if accounts.default_end_user else {}
+    return {
+        "global": _budgets(accounts.global_budgets),
+        "organizations": _Each(accounts.organizations, _budgets),
+        "teams": _Each(accounts.teams, _team),
+        "users": _Each(accounts.users, _user),
+        "keys": _EachOf(accounts.keys, _key),
+        "end_users": _Each({**accounts.end_users, **default}, _budgets),
+    }
+
+
+class _Each(Mapping[str, Section], Generic[Payer]):
+    """Payers by their names, each turned into a section only when its turn comes."""
+
+    def __init__(self, payers: Mapping[str, Payer], write: Callable[[Payer], Section]) -> None:
+        self._payers = payers
+        self._write = write
+
+    def __getitem__(self, name: str) -> Section:
+        return self._write(self._payers[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._payers)
+
+    def __len__(self) -> int:
+        return len(self._payers)
+
+
+class _EachOf(Sequence[Section], Generic[Payer]):
+    """The same for a list."""
+
+    def __init__(self, payers: Sequence[Payer], write: Callable[[Payer], Section]) -> None:
+        self._payers = payers
+        self._write = write
+
+    @overload
+    def __getitem__(self, index: int) -> Section: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Section]: ...
+    def __getitem__(self, index: int | slice) -> Section | Sequence[Section]:
+        if isinstance(index, slice):
+            return _EachOf(self._payers[index], self._write)
+        return self._write(self._payers[index])
+
+    def __len__(self) -> int:
+        return len(self._payers)
+
+
+def _team(team: Team) -> Section:
+    return {
+        **_named(organization=team.organization),
+        **_budgets(team.budgets),
+        "models": [*team.models],
+        "shadow_mode": team.shadow_mode,
+        "members": {name: _budgets(budgets) for name, budgets in team.members.items()},
+    }
+
+
+def _user(user: User) -> Section:
+    return {**_named(organization=user.organization), **_budgets(user.budgets)}
+
+
+def _key(key: Key) -> Section:
+    return {
+        "key_sha256": key.sha256,
+        **_named(key_alias=key.alias, user=key.user, team=key.team, organization=key.organization),
+        **_budgets(key.budgets),
+        "models": [*key.models],
+    }
+
+
+def _named(**names: str | None) -> Section:
+    return {name: value for name, value in names.items() if value is not None}
+
+
+def _budgets(budgets: Budgets) -> Section:
+    """Write budgets: the first in the payer's own fields, the others in `budget_limits`."""
+    if not budgets:
+        return {}
+    own, *more = map(_budget, budgets)
+    return own | ({"budget_limits": more} if more else {})
+
+
+def _budget(budget: Budget) -> Section:
+    rule = budget.rule
+    section: Section = {
+        "max_budget": usd(budget.limit_nanousd),
+        "admission": (Admission.STRICT if budget.strict else Admission.UNTIL_EXHAUSTED).value,
+    }
+    if budget.soft_limit_nanousd is not None:
+        section["soft_budget"] = usd(budget.soft_limit_nanousd)
+    if rule.duration is not None:
+        section["budget_duration"] = str(rule.duration)
+    if rule.anchor_ms is not None:
+        section["anchor"] = datetime.fromtimestamp(rule.anchor_ms / 1000, UTC).isoformat()
+    return section
+
+
+def _lines(value: Mapping[str, object] | Sequence[object], indent: str = "") -> Iterator[str]:
+    """Write a mapping or a list that is not empty as lines of YAML."""
+    items = value.items() if isinstance(value, Mapping) else ((None, item) for item in value)
+    for name, item in items:
+        begin = f"{indent}-" if name is None else f"{indent}{_scalar(name)}:"
+        if isinstance(item, str) or not isinstance(item, Mapping | Sequence) or not item:
+            yield f"{begin} {_scalar(item)}"
+        elif name is None:
+            first, *more = _lines(item, indent + "  ")
+            yield f"{begin}{first[len(begin) :]}"
+            yield from more
+        else:
+            yield begin
+            yield from _lines(item, indent + "  ")
+
+
+def _scalar(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Decimal():
+            return f"{value:f}"
+        case Mapping():
+            return "{}"
+        case Sequence() if not isinstance(value, str):
+            return "[]"
+        case int():
+            return str(value)
+        case _:
+            text = str(value)
+            return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """Write a text as JSON does, which is YAML but for some characters that YAML takes for ends of lines."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
