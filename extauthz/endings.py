@@ -42,6 +42,11 @@ class Endings:
         self._empty = asyncio.Event()
         self._empty.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many are kept for the store."""
+        return len(self._waiting) + self._under_way
+
     async def carry_out(self, end: End, ended: Ended) -> None:
         """End a reservation now, or as soon as the store answers."""
         try:

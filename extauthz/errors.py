@@ -24,8 +24,36 @@ class StoreRefusedError(ExtauthzError):
     """The store answers, but keeping money in it would lose some."""
 
 
+class NoBooksError(ExtauthzError):
+    """The books cannot be looked at."""
+
+
 class HoldRejectedError(ExtauthzError):
     """A hold was not signed with this store's key, or is not a hold at all; it is ignored."""
+
+
+class ExtraMissingError(ExtauthzError):
+    """Something is asked for that needs a part of extauthz which is not installed."""
+
+
+class TooManyWatchersError(ExtauthzError):
+    """As many readers watch decisions as one server has room for."""
+
+
+class UnclearError(ExtauthzError):
+    """What an operator asks for cannot be understood."""
+
+
+class AbsentError(ExtauthzError):
+    """What an operator asks for is not there."""
+
+
+class ImpossibleError(ExtauthzError):
+    """What an operator asks for cannot be done as things are."""
+
+
+class BusyError(ExtauthzError):
+    """So much of this kind is under way that an operator has to ask again later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import random
-import secrets
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 
+import grpc.aio
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -20,37 +23,47 @@ from grpc_reflection.v1alpha import reflection
 from extauthz._proto.envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 from extauthz._proto.envoy.service.ext_proc.v3 import external_processor_pb2, external_processor_pb2_grpc
+from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2, diagnostics_pb2_grpc
 from extauthz.adapters import http
 from extauthz.adapters.access_log import AccessLogs
 from extauthz.adapters.background import Background
 from extauthz.adapters.check import CheckService
+from extauthz.adapters.diagnostics import Diagnostics, Experts
 from extauthz.adapters.ext_proc import PruningService
 from extauthz.adapters.holds import HoldCodec
-from extauthz.adapters.listener import ensure_free, new_listener, server_kind
+from extauthz.adapters.listener import ensure_free, envoys_door, new_listener, operators_door, server_kind
+from extauthz.adapters.page import StatusPage
 from extauthz.adapters.responses import Responses
+from extauthz.adapters.status import StatusReport
+from extauthz.adapters.webhook import Webhook
+from extauthz.alerts import Alerts, Warnings
 from extauthz.authorizer import Authorizer
-from extauthz.config.model import EstimateMode, Settings
-from extauthz.config.snapshot import Snapshot
+from extauthz.config.model import EstimateMode
+from extauthz.config.origin import Origin
+from extauthz.config.snapshot import Configuration, Snapshot
 from extauthz.domain.address import Address
 from extauthz.endings import Endings
-from extauthz.errors import StoreRefusedError, StoreUnavailableError
+from extauthz.explanation import Explainer
+from extauthz.holdings import Custody
+from extauthz.inspection import Inspector, interval_s
+from extauthz.jobs import Job, at_most, repeated
 from extauthz.ledger.base import Ledger
-from extauthz.ledger.link import Server
-from extauthz.ledger.memory import MemoryLedger
-from extauthz.ledger.redis import RedisOptions
-from extauthz.ledger.shards import ShardedLedger, new_ledgers
+from extauthz.observers import Observers, observing
 from extauthz.pricing.estimate import UsualAnswer, UsualTokens
+from extauthz.reload import Reloader
 from extauthz.settlement import Settlement
-from extauthz.telemetry.events import Telemetry
+from extauthz.stores import books_of, opened_store
+from extauthz.survey import Surveyor
 from extauthz.telemetry.ledger import ObservedLedger
-from extauthz.telemetry.log import Logger, Reporter
-from extauthz.telemetry.metrics import Metrics
+from extauthz.telemetry.log import Logger, Verbosity
+from extauthz.treasury import Treasury
 
 SERVICES = (
     external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name,
     external_processor_pb2.DESCRIPTOR.services_by_name["ExternalProcessor"].full_name,
     als_pb2.DESCRIPTOR.services_by_name["AccessLogService"].full_name,
 )
+ADMIN_SERVICES = (diagnostics_pb2.DESCRIPTOR.services_by_name["Diagnostics"].full_name,)
 
 # Leases are looked at this often; one that has run out is ended within this time.
 EXPIRY_INTERVAL_S = 0.1
@@ -61,13 +74,11 @@ NOTICE_S = 1.0
 # What the last Checks get to finish once the streams are drained.
 STOP_GRACE_S = 1.0
 
-# How long the start waits for the store.
-STORE_START_S = 5.0
-
 # How long a server that stops waits for a store that is away; leases end what it then takes with it.
 ENDINGS_GRACE_S = 5.0
 
-SIGNING_KEY_BYTES = 32
+# The same for alerts on their way; those that it takes with it were logged and counted.
+WEBHOOK_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +86,23 @@ class Ports:
     """The ports that a running server really has: a configured port 0 becomes any free one."""
 
     grpc: int
+    admin: int
     http: int
 
 
-async def serve(config: Snapshot, log: Logger) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return.
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What is there before a server, and after it."""
+
+    configuration: Configuration
+    reloader: Reloader
+    store: Ledger
+    observers: Observers
+    verbosity: Verbosity
+
+
+async def serve(config: Snapshot, log: Logger, origin: Origin) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return; the configuration follows its origin, at once on SIGHUP.
 
     Raises OSError when a port cannot be had or a certificate cannot be read.
     """
@@ -87,115 +110,182 @@ async def serve(config: Snapshot, log: Logger) -> None:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    async with running(config, log) as ports:
-        log.info("serving", grpc_port=ports.grpc, http_port=ports.http, server=server_kind(config.settings))
+    # What is there by now stays: looking through it for garbage would hold Checks up for 0.1 s, time and again.
+    gc.collect()
+    gc.freeze()
+    server = running(config, log, origin)
+    del config  # it goes when another one is in force
+    async with server:
         await stop.wait()
-        log.info("draining", seconds_max=config.settings.drain_seconds)
+
+
+@asynccontextmanager
+async def running(config: Snapshot, log: Logger, origin: Origin | None = None) -> AsyncIterator[Ports]:
+    """Serve inside the block; on leaving it, drain and stop. Raises StoreRefusedError for a store that loses money.
+
+    The configuration follows its `origin`, which is its file and the environment unless somebody knows better.
+    """
+    origin = origin or Origin(config.files[0], os.environ)
+    configuration = Configuration(config)
+    verbosity = Verbosity(lambda: configuration().settings.log.level)
+    log = verbosity.applied_to(log)
+    for notice in config.notices:
+        log.info("configuration", notice=notice)
+    del config  # it goes when another one is in force
+    async with (
+        observing(configuration, log, _unix_ms) as observers,
+        opened_store(configuration().settings, observers.telemetry) as store,
+        _reloading(origin, configuration, observers) as reloader,
+        _serving(Base(configuration, reloader, store, observers, verbosity)) as ports,
+    ):
+        log.info(
+            "serving",
+            grpc_port=ports.grpc,
+            admin_port=ports.admin,
+            http_port=ports.http,
+            server=server_kind(configuration().settings),
+        )
+        yield ports
+        log.info("draining")
     log.info("stopped")
 
 
 @asynccontextmanager
-async def running(config: Snapshot, log: Logger) -> AsyncIterator[Ports]:
-    """Serve inside the block; on leaving it, drain and stop. Raises StoreRefusedError for a store that loses money."""
-    metrics = Metrics()
-    telemetry = Reporter(metrics, log)
-    async with _opened_store(config.settings, telemetry) as store, _serving(config, store, metrics, telemetry) as ports:
-        yield ports
-
-
-@asynccontextmanager
-async def _opened_store(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Ledger]:
-    """Open the store that the configuration names.
-
-    One that does not answer is no reason not to start: free models and open discovery need none.
-    """
-    if settings.store is None:
-        yield MemoryLedger(clock_ms=_unix_ms, signing_key=secrets.token_bytes(SIGNING_KEY_BYTES))
-        return
-    shards = new_ledgers(
-        settings.store,
-        telemetry,
-        shards=settings.shard_count,
-        clock_s=time.monotonic,
-        unix_ms=_unix_ms,
-        chance=random.random,
-        options=RedisOptions(
-            float(settings.store_timeout_seconds), settings.tombstone_seconds, settings.journal_entries_max
-        ),
-    )
-    store = shards[0] if len(shards) == 1 else ShardedLedger(shards)
+async def _reloading(origin: Origin, configuration: Configuration, observers: Observers) -> AsyncIterator[Reloader]:
+    """Have the configuration follow its origin inside the block, and look at it at once on SIGHUP."""
+    reloader = Reloader(origin, configuration, observers.telemetry, _unix_ms)
+    observers.metrics.config_loaded.set(reloader.status.loaded_ms / 1000)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reloader.wake)
     try:
-        await store.open(STORE_START_S)
-        for shard in shards:
-            _refuse_forgetful(shard.link.server, settings)
-        yield store
+        async with repeated("reload", reloader.follow, observers.telemetry):
+            yield reloader
     finally:
-        await store.close()
-
-
-def _refuse_forgetful(server: Server | None, settings: Settings) -> None:
-    """Raise StoreRefusedError for a store that throws keys away."""
-    if server is not None and server.may_evict and not settings.allow_eviction:
-        raise StoreRefusedError(
-            f"the store at {server.address} throws keys away when its memory is full "
-            f"(maxmemory-policy {server.maxmemory_policy}), and budgets with them: set it to noeviction, "
-            "or write allow_eviction: true"
-        )
+        loop.remove_signal_handler(signal.SIGHUP)
+        reloader.close()
 
 
 @asynccontextmanager
-async def _serving(config: Snapshot, store: Ledger, metrics: Metrics, telemetry: Telemetry) -> AsyncIterator[Ports]:
-    settings = config.settings
-    ledger = ObservedLedger(store, telemetry, time.perf_counter)
+async def _serving(base: Base) -> AsyncIterator[Ports]:
+    configuration, telemetry = base.configuration, base.observers.telemetry
+    settings = configuration().settings
+    ledger = ObservedLedger(base.store, telemetry, time.perf_counter)
     fixed = settings.estimate.mode is EstimateMode.FIXED
     usual = UsualAnswer(UsualTokens(settings.estimate.output_tokens, fixed=fixed), UsualTokens(0, fixed=fixed))
     endings = Endings(ledger, telemetry)
-    settlement = Settlement(ledger, endings, lambda: settings, usual, telemetry)
+    settlement = Settlement(ledger, endings, lambda: configuration().settings, usual, telemetry)
     holds = HoldCodec(ledger.signing_key)
     background = Background(telemetry)
     draining = asyncio.Event()
+    surveyor = Surveyor(ledger, configuration, time.monotonic)
+    webhook = Webhook(configuration, telemetry, random.random)
+    alerts, warnings = Alerts(ledger, configuration, telemetry, webhook.send), Warnings()
 
     check = CheckService(
-        authorizer=Authorizer(lambda: config, ledger, usual),
+        authorizer=Authorizer(ledger, usual),
         settlement=settlement,
-        responses=Responses(holds),
-        snapshot=lambda: config,
+        responses=Responses(holds, warnings),
+        snapshot=configuration,
         background=background,
         telemetry=telemetry,
         new_id=lambda: uuid.uuid4().hex,
         clock_s=time.perf_counter,
     )
-    pruning = PruningService(lambda: config, telemetry)
+    pruning = PruningService(configuration, telemetry)
     access_logs = AccessLogs(settlement, holds, telemetry, draining)
+    status = StatusReport(
+        version=version("extauthz"),
+        started_ms=_unix_ms(),
+        configuration=configuration,
+        reloader=base.reloader,
+        ledger=ledger,
+        surveyor=surveyor,
+        endings=endings,
+        observers=base.observers,
+        draining=draining.is_set,
+    )
+    experts = _experts(base, ledger, status, Explainer(ledger, usual))
     health_service = health.aio.HealthServicer()
-    pages = http.application(ledger, lambda: config, metrics, ready=lambda: not draining.is_set())
+    pages = http.application(ledger, surveyor, base.observers.metrics, ready=lambda: not draining.is_set())
+    StatusPage(configuration, status, experts.custody, surveyor.fresh).add_to(pages)
 
     async with AsyncExitStack() as stack:
         http_port = await stack.enter_async_context(_pages(pages, settings.listen.http))
-        server, grpc_port = new_listener(settings)
+        admin_port = await stack.enter_async_context(_admin_port(configuration, Diagnostics(experts)))
+        server, grpc_port = new_listener(settings, envoys_door(lambda: configuration().settings))
         external_auth_pb2_grpc.add_AuthorizationServicer_to_server(check, server)
         external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(pruning, server)
         als_pb2_grpc.add_AccessLogServiceServicer_to_server(access_logs, server)
-        health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        _add_standard_services(server, health_service, SERVICES)
         await server.start()
-        await stack.enter_async_context(_task(_forever("endings", endings.catch_up, telemetry)))
-        await stack.enter_async_context(_task(_forever("access_log", access_logs.catch_up, telemetry)))
-        stack.push_async_callback(_at_most, endings.drained, ENDINGS_GRACE_S)
+        await stack.enter_async_context(repeated("endings", endings.catch_up, telemetry))
+        await stack.enter_async_context(repeated("access_log", access_logs.catch_up, telemetry))
+        stack.push_async_callback(at_most, endings.drained, ENDINGS_GRACE_S)
+        await stack.enter_async_context(repeated("webhook", webhook.deliver, telemetry))
+        stack.push_async_callback(at_most, webhook.drained, WEBHOOK_GRACE_S)
         stack.push_async_callback(background.drain, STOP_GRACE_S)  # what the last Checks left to be done
         stack.push_async_callback(server.stop, STOP_GRACE_S)
-        await stack.enter_async_context(_task(_forever("expiry", partial(_expire, settlement), telemetry)))
-        for service in ("", *SERVICES):
-            await health_service.set(service, health_pb2.HealthCheckResponse.SERVING)
+        look = partial(_survey, surveyor, configuration, alerts, warnings, experts.treasury)
+        jobs: dict[str, Job] = {"expiry": partial(_expire, settlement), "survey": look, "audit": experts.inspector.next}
+        for name, job in jobs.items():
+            await stack.enter_async_context(repeated(name, job, telemetry))
+        await _tell_serving(health_service, SERVICES)
 
-        yield Ports(grpc_port, http_port)
+        yield Ports(grpc_port, admin_port, http_port)
 
         await health_service.enter_graceful_shutdown()
         draining.set()
+        base.observers.feed.close()
         with suppress(TimeoutError):
-            async with asyncio.timeout(settings.drain_seconds):
+            async with asyncio.timeout(configuration().settings.drain_seconds):
                 await asyncio.sleep(NOTICE_S)
                 await access_logs.idle()
+
+
+def _experts(base: Base, ledger: Ledger, status: StatusReport, explainer: Explainer) -> Experts:
+    """Find those who know the answers to what operators ask."""
+    telemetry, settings = base.observers.telemetry, base.configuration().settings
+    return Experts(
+        configuration=base.configuration,
+        treasury=Treasury(ledger, base.configuration, lambda: status.surveyor.latest, telemetry),
+        custody=Custody(ledger, telemetry),
+        inspector=Inspector(ledger, telemetry, interval_s=interval_s(settings.journal_entries_max)),
+        books=books_of(base.store),
+        explainer=explainer,
+        feed=base.observers.feed,
+        status=status,
+        verbosity=base.verbosity,
+        telemetry=telemetry,
+        new_id=lambda: uuid.uuid4().hex,
+    )
+
+
+def _add_standard_services(
+    server: grpc.aio.Server, health_service: health.aio.HealthServicer, services: Sequence[str]
+) -> None:
+    """Add what every gRPC port has beside its services."""
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+
+async def _tell_serving(health_service: health.aio.HealthServicer, services: Sequence[str]) -> None:
+    for service in ("", *services):
+        await health_service.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+
+@asynccontextmanager
+async def _admin_port(configuration: Configuration, diagnostics: Diagnostics) -> AsyncIterator[int]:
+    """Serve operators inside the block, and tell on which port: they can look at a server until it is gone."""
+    server, port = new_listener(configuration().settings, operators_door(lambda: configuration().settings))
+    health_service = health.aio.HealthServicer()
+    diagnostics_pb2_grpc.add_DiagnosticsServicer_to_server(diagnostics, server)
+    _add_standard_services(server, health_service, ADMIN_SERVICES)
+    await server.start()
+    try:
+        await _tell_serving(health_service, ADMIN_SERVICES)
+        yield port
+    finally:
+        await server.stop(STOP_GRACE_S)
 
 
 @asynccontextmanager
@@ -211,39 +301,24 @@ async def _pages(app: web.Application, address: Address) -> AsyncIterator[int]:
         await runner.cleanup()
 
 
-@asynccontextmanager
-async def _task(job: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run a job beside the block, and end it with the block."""
-    task = asyncio.get_running_loop().create_task(job)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _forever(name: str, job: Callable[[], Coroutine[None, None, None]], telemetry: Telemetry) -> None:
-    """Do a job again and again, for as long as the server lives; no failure may stop it."""
-    while True:
-        try:
-            await job()
-        except StoreUnavailableError:
-            pass  # counted where the store is called; the next pass tries again
-        except Exception as error:  # noqa: BLE001
-            telemetry.failed(name, error)
-            await asyncio.sleep(EXPIRY_INTERVAL_S)
-
-
 async def _expire(settlement: Settlement) -> None:
     """End leases that have run out."""
     await asyncio.sleep(EXPIRY_INTERVAL_S)
     await settlement.expire()
 
 
-async def _at_most(job: Callable[[], Coroutine[None, None, None]], seconds_max: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds_max):
-            await job()
+async def _survey(
+    surveyor: Surveyor,
+    configuration: Callable[[], Snapshot],
+    alerts: Alerts,
+    warnings: Warnings,
+    treasury: Treasury,
+) -> None:
+    """Look at all budgets when it is time to, and tell who ought to know."""
+    survey = await surveyor.next()
+    await treasury.prepare()
+    await warnings.learn(survey, configuration())
+    await alerts.consider(survey)
 
 
 def _unix_ms() -> int:

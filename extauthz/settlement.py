@@ -20,7 +20,7 @@ from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Ending, Ledger, Release, Settle
 from extauthz.pricing.cost import cost, delivered_usage
 from extauthz.pricing.estimate import UsualAnswer
-from extauthz.telemetry.events import Telemetry
+from extauthz.telemetry.events import Finished, Telemetry
 from extauthz.usage import Report, within
 
 # Reservations ended by one pass over the leases; the next pass takes the rest.
@@ -42,11 +42,12 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A finished stream: its hold, how it ended, and what the meter saw."""
+    """A finished stream: its hold, how it ended, what the meter saw, and its place in a trace if it has one."""
 
     hold: Hold
     outcome: Outcome
     report: Report
+    trace: str | None = None
 
 
 def ending_of(observation: Observation, rules: Settings) -> Settle | Release:
@@ -145,7 +146,10 @@ class Settlement:
 
         def ended(ending: Ending) -> None:
             settled = isinstance(end, Settle)
-            self._telemetry.ended(State.SETTLED if settled else State.RELEASED, Signal.ACCESS_LOG, ending)
+            how = State.SETTLED if settled else State.RELEASED
+            cost_nanousd = end.cost_nanousd if isinstance(end, Settle) else 0
+            self._telemetry.ended(how, Signal.ACCESS_LOG, ending)
+            self._telemetry.finished(Finished(hold, how, ending, cost_nanousd, report.usage, observation.trace))
             if settled and report.usage is not None and ending is Ending.FIRST and _complete(observation):
                 self._usual.observe(hold.model, report.usage, hold.choices)
 

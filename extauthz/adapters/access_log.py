@@ -12,13 +12,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import grpc.aio
+from google.protobuf.struct_pb2 import Struct
 
 from extauthz._proto.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry, ResponseFlags
 from extauthz._proto.envoy.service.accesslog.v3 import als_pb2_grpc
 from extauthz._proto.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from extauthz.adapters.holds import HOLD_BYTES_MAX, HoldCodec
 from extauthz.domain.reservation import Hold, Signal, State
-from extauthz.envoy.names import CHECK_NAMESPACE, HOLD_KEY, ID_HEADER, USAGE_NAMESPACE
+from extauthz.domain.trace import CARRIED_CHARS_MAX
+from extauthz.envoy.names import CHECK_NAMESPACE, HOLD_KEY, ID_HEADER, TRACE_KEY, USAGE_NAMESPACE
 from extauthz.errors import HoldRejectedError
 from extauthz.settlement import HTTP_ERROR, Observation, Outcome, Settlement
 from extauthz.telemetry.events import Telemetry
@@ -57,11 +59,12 @@ _BROKEN_OFF = ("upstream_remote_reset", "upstream_connection_termination", "upst
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end of a stream, with its hold as Envoy brought it back."""
+    """The end of a stream, with its hold and its place in a trace as Envoy brought them back."""
 
     hold: str
     outcome: Outcome
     report: Report
+    trace: str | None
 
 
 class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
@@ -175,7 +178,7 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
             return
         text = str(decision[HOLD_KEY])
         if not periodic:
-            await self._end(End(text, outcome_of(entry), _report(entry)))
+            await self._end(End(text, outcome_of(entry), _report(entry), _trace(decision)))
         elif self._holds.can_tell and (hold := self._decoded(text)) is not None:
             await self._settlement.progressed(hold, _report(entry))
 
@@ -183,7 +186,7 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
         if not self._holds.can_tell:
             self._keep(end)
         elif (hold := self._decoded(end.hold)) is not None:
-            await self._settlement.finished(Observation(hold, end.outcome, end.report))
+            await self._settlement.finished(Observation(hold, end.outcome, end.report, end.trace))
 
     def _keep(self, end: End) -> None:
         """Keep an end that another server may have made a hold for, on the store that this one has not reached yet."""
@@ -216,6 +219,14 @@ def outcome_of(entry: HTTPAccessLogEntry) -> Outcome:
     if _any(flags, _BROKEN_OFF):
         return Outcome.ABORTED if answering else Outcome.FAILED
     return Outcome.ANSWERED if answering else Outcome.FAILED
+
+
+def _trace(decision: Struct) -> str | None:
+    """Take what the Check wrote down of the request's trace; whoever makes spans of it reads it with suspicion."""
+    if TRACE_KEY not in decision:
+        return None
+    text = decision[TRACE_KEY]
+    return text if isinstance(text, str) and len(text) <= CARRIED_CHARS_MAX else None
 
 
 def _any(flags: ResponseFlags, names: tuple[str, ...]) -> bool:

@@ -20,8 +20,9 @@ from extauthz.config.snapshot import Snapshot
 from extauthz.domain import denials
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.routes import RouteClass
+from extauthz.domain.trace import carried
 from extauthz.domain.verdict import Admit, AnswerModels, Decision, Defer, Deny, Pass, Reason
-from extauthz.envoy.names import ID_EXTENSION, ID_HEADER
+from extauthz.envoy.names import ID_EXTENSION, ID_HEADER, TRACE_KEY
 from extauthz.settlement import Settlement
 from extauthz.telemetry.events import Telemetry
 
@@ -42,7 +43,10 @@ _RESERVED_PERHAPS = (Reason.STORE_UNAVAILABLE, Reason.INTERNAL_ERROR)
 
 
 class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
-    """Answers Checks. Whatever goes wrong in here is a refusal, never an allow."""
+    """Answers Checks. Whatever goes wrong in here is a refusal, never an allow.
+
+    With `tracing`, a request's place in a trace travels to its ending beside its hold.
+    """
 
     def __init__(
         self,
@@ -70,12 +74,13 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
     ) -> CheckResponse:
         """Decide about one request of Envoy's."""
         started_s = self._clock_s()
+        facts: RequestFacts | None = None
         call = Call(self._new_id(), self._new_id(), _patience_s(context.time_remaining()))
         try:
             config = self._snapshot()
             facts = facts_of(request.attributes, config.settings.max_request_bytes)
             call = replace(call, reservation_id=_reservation_id(facts) or call.reservation_id)
-            decision = await self._authorizer.decide(facts, call)
+            decision = await self._authorizer.decide(facts, call, config)
             response = self._response(decision, facts, config)
         except asyncio.CancelledError:
             # Envoy gave up, or its client did: what was reserved for nobody ends now.
@@ -87,7 +92,7 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
             response = denied(denials.internal_error())
         if decision.verdict.reason in _RESERVED_PERHAPS:
             self._background.start(self._let_go(call))
-        self._telemetry.decided(decision, self._clock_s() - started_s)
+        self._telemetry.decided(decision, facts, self._clock_s() - started_s)
         if response is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer")
         return response
@@ -103,7 +108,10 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
                 return self._responses.passed(verdict, facts.headers, _upstream_auth(decision, config))
             case Admit() as verdict:
                 auth = _upstream_auth(decision, config)
-                return self._responses.admitted(verdict, facts.headers, auth, hide=config.settings.hide_amounts)
+                response = self._responses.admitted(verdict, facts.headers, auth, hide=config.settings.hide_amounts)
+                if config.settings.tracing and (place := carried(facts.headers)) is not None:
+                    response.dynamic_metadata[TRACE_KEY] = place
+                return response
             case AnswerModels() as verdict:
                 return answered(verdict)
             case Deny() as verdict:

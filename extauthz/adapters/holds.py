@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import json
 from collections.abc import Callable
@@ -64,11 +63,6 @@ class HoldCodec:
         if key is None:
             raise HoldRejectedError("the store was not reached yet, and with it the key of holds")
         return hmac.digest(key, payload.encode(), "sha256")[:_MAC_BYTES]
-
-
-def public_id(reservation_id: str) -> str:
-    """Give the name of a reservation that a client may see and quote to support; it ends nothing."""
-    return hashlib.sha256(reservation_id.encode()).hexdigest()[:16]
 
 
 def _to_json(hold: Hold) -> list[Any]:

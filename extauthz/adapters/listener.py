@@ -1,11 +1,11 @@
-"""The gRPC port: which server carries it, who may speak to it, and how TLS certificates are renewed."""
+"""The gRPC ports: which server carries them, who may speak to it, and how TLS certificates are renewed."""
 
 from __future__ import annotations
 
-import hmac
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import grpc
 import grpc.aio
 import pygrpc_native.aio
 
+from extauthz.adapters.proof import Proof, envoys_proof, operators_proof
 from extauthz.config.model import ServerKind, Settings, Tls
 from extauthz.domain.address import Address
-from extauthz.envoy.names import TOKEN_METADATA
 
-# Envoy sends headers and up to max_request_bytes of body in one Check.
+# Envoy sends headers and up to max_request_bytes of body in one Check, and so does whoever asks for it to be explained.
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 
 # Kubernetes' gRPC probes can send no metadata, and health tells no secrets.
@@ -30,15 +30,37 @@ _OPTIONS = (
 )
 
 
-def new_listener(settings: Settings) -> tuple[grpc.aio.Server, int]:
-    """Make the gRPC server of the settings and bind it. Gives the server, not started, and its port.
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A port to be opened: its name under `extauthz.listen`, where it is, and what callers send to be let in.
+
+    `proof` tells it anew for each call; a door that asks for none when it is opened never does.
+    """
+
+    name: str
+    address: Address
+    proof: Callable[[], Proof | None]
+
+
+def envoys_door(settings: Callable[[], Settings]) -> Door:
+    """Tell where Envoy comes in."""
+    return Door("grpc", settings().listen.grpc, lambda: envoys_proof(settings()))
+
+
+def operators_door(settings: Callable[[], Settings]) -> Door:
+    """Tell where operators come in."""
+    return Door("admin", settings().listen.admin, lambda: operators_proof(settings()))
+
+
+def new_listener(settings: Settings, door: Door) -> tuple[grpc.aio.Server, int]:
+    """Make the gRPC server of a door and bind it. Gives the server, not started, and its port.
 
     Raises OSError when the address cannot be bound or a certificate cannot be read.
     """
-    interceptors = [] if settings.token is None else [TokenInterceptor(settings.token.get_secret_value())]
+    interceptors = [] if door.proof() is None else [ProofInterceptor(door.proof)]
     credentials = None if settings.tls is None else _credentials(settings.tls)
-    address = settings.listen.grpc
-    ensure_free(address, "grpc")
+    address = door.address
+    ensure_free(address, door.name)
     server: grpc.aio.Server
     if server_kind(settings) is ServerKind.NATIVE:
         server = pygrpc_native.aio.server(interceptors=interceptors, options=_OPTIONS)
@@ -50,12 +72,12 @@ def new_listener(settings: Settings) -> tuple[grpc.aio.Server, int]:
         else:
             port = server.add_secure_port(str(address), credentials)
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {address} for grpc: choose another address") from error
+        raise OSError(f"cannot listen on {address} for {door.name}: choose another address") from error
     return server, port
 
 
 def server_kind(settings: Settings) -> ServerKind:
-    """Tell which gRPC server carries the port, never AUTO."""
+    """Tell which gRPC server carries the ports, never AUTO."""
     if settings.server is not ServerKind.AUTO:
         return settings.server
     # pygrpc-native answers an empty Check 4.7 times as fast on one core, and has no TLS.
@@ -79,11 +101,11 @@ def ensure_free(address: Address, name: str) -> None:
         ) from error
 
 
-class TokenInterceptor(grpc.aio.ServerInterceptor):
-    """Turns away callers without the shared token."""
+class ProofInterceptor(grpc.aio.ServerInterceptor):
+    """Turns away callers that do not prove themselves."""
 
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
+    def __init__(self, proof: Callable[[], Proof | None]) -> None:
+        self._proof = proof
 
     async def intercept_service(
         self,
@@ -91,17 +113,17 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Pass the call on, or answer it UNAUTHENTICATED."""
-        if handler_call_details.method.startswith(_OPEN_SERVICES):
+        metadata = handler_call_details.invocation_metadata or ()
+        proof = self._proof()
+        if handler_call_details.method.startswith(_OPEN_SERVICES) or (
+            proof is not None and any(proof.accepts(key, value) for key, value in metadata)
+        ):
             return await continuation(handler_call_details)
-        for key, value in handler_call_details.invocation_metadata or ():
-            given = value if isinstance(value, bytes) else value.encode()
-            if key == TOKEN_METADATA and hmac.compare_digest(given, self._token):
-                return await continuation(handler_call_details)
-        return grpc.unary_unary_rpc_method_handler(_turn_away)
+        return grpc.unary_unary_rpc_method_handler(self._turn_away)
 
-
-async def _turn_away(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"send the shared token as {TOKEN_METADATA}")
+    async def _turn_away(self, _: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        proof = self._proof()
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "" if proof is None else proof.hint)
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

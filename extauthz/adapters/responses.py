@@ -11,11 +11,13 @@ from google.rpc import code_pb2, status_pb2
 from extauthz._proto.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from extauthz._proto.envoy.type.v3.http_status_pb2 import HttpStatus
-from extauthz.adapters.holds import HoldCodec, public_id
+from extauthz.adapters.holds import HoldCodec
+from extauthz.alerts import Warnings
 from extauthz.config.model import UpstreamAuthAction, UpstreamAuthRule
 from extauthz.domain.identity import CREDENTIAL_HEADERS
 from extauthz.domain.money import usd_text
 from extauthz.domain.pruning import model_list
+from extauthz.domain.reservation import public_id
 from extauthz.domain.verdict import Admit, AnswerModels, Deny, ModelsView, Pass, Reason
 from extauthz.envoy.names import (
     AVAILABLE_HEADER,
@@ -28,6 +30,7 @@ from extauthz.envoy.names import (
     RESERVATION_HEADER,
     STREAM_OPTIONS_KEY,
     TRUNCATED_KEY,
+    WARNING_HEADER,
 )
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -36,8 +39,9 @@ _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 class Responses:
     """Builds the answers to Checks."""
 
-    def __init__(self, holds: HoldCodec) -> None:
+    def __init__(self, holds: HoldCodec, warnings: Warnings) -> None:
         self._holds = holds
+        self._warnings = warnings
 
     def passed(self, verdict: Pass, request_headers: Iterable[str], auth: UpstreamAuthRule) -> CheckResponse:
         """Let a request through without a hold."""
@@ -52,6 +56,9 @@ class Responses:
         ok.response_headers_to_add.append(_header(RESERVATION_HEADER, public_id(verdict.hold.id)))
         if verdict.available_nanousd is not None and not hide:
             ok.response_headers_to_add.append(_header(AVAILABLE_HEADER, usd_text(verdict.available_nanousd)))
+        warning = self._warnings.of(verdict.limited, hide=hide)
+        if warning is not None:
+            ok.response_headers_to_add.append(_header(WARNING_HEADER, warning))
         signed = self._holds.encode(verdict.hold)
         metadata: dict[str, str | bool] = {} if signed is None else {HOLD_KEY: signed}
         if verdict.hold.whole_prices is not None:

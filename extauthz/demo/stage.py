@@ -48,6 +48,7 @@ class House:
     config: Path
     upstream: Address
     grpc: Address
+    admin: Address
     http: Address
     envoy: Address
     envoy_admin: Address
@@ -95,8 +96,8 @@ def logs(folder: Path) -> Mapping[str, str]:
 def _house(policy: ModelsPolicy, folder: Path) -> House:
     config = folder / "config.yaml"
     config.write_text(files("extauthz.demo").joinpath("config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    upstream, grpc, http, envoy, envoy_admin = _free_addresses(5)
-    return House(policy, config, upstream, grpc, http, envoy, envoy_admin)
+    upstream, grpc, admin, http, envoy, envoy_admin = _free_addresses(6)
+    return House(policy, config, upstream, grpc, admin, http, envoy, envoy_admin)
 
 
 def _gateways(houses: Sequence[House], envoy: Path, folder: Path) -> Iterator[_Part]:
@@ -112,7 +113,7 @@ def _gateways(houses: Sequence[House], envoy: Path, folder: Path) -> Iterator[_P
 
 def _servers(houses: Sequence[House]) -> Iterator[_Part]:
     for house in houses:
-        addresses = ("--grpc", str(house.grpc), "--http", str(house.http))
+        addresses = ("--grpc", str(house.grpc), "--admin", str(house.admin), "--http", str(house.http))
         yield _Part(
             f"extauthz-{house.policy}",
             (sys.executable, "-m", "extauthz", "serve", "--config", house.config, *addresses),

@@ -46,7 +46,7 @@ from extauthz.ledger.link import Link, LinkListener
 from extauthz.ledger.pieces import chunks
 from extauthz.ledger.primary import text
 from extauthz.ledger.reading import most_spent, read_counts, read_reservations
-from extauthz.ledger.replay import Memory, Renewed, Told
+from extauthz.ledger.retelling import Memory, Renewed, Told
 from extauthz.ledger.script import script
 from extauthz.ledger.url import StoreUrl
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
+from weakref import proxy
 
 from extauthz.domain.model_names import captured, filled, is_pattern, most_specific
 from extauthz.domain.prices import ZERO, Prices
@@ -98,6 +99,12 @@ class Offer:
         explicit = {INPUT_PRICE, OUTPUT_PRICE} <= priced
         return explicit and not self.leads_elsewhere and all(amount == 0 for _, amount in self.amounts)
 
+    @property
+    def served_by(self) -> str | None:
+        """The provider, as LiteLLM calls it; None when it is not named."""
+        head, slash, _ = self.upstream_model.partition("/")
+        return self.provider or (head if slash and not is_pattern(head) else None)
+
     def configured(self, kind: str) -> Decimal | None:
         """Give the highest configured price of a kind over its tiers, None when there is none."""
         amounts = (amount for name, amount in self.amounts if name == kind or name.startswith(kind + TIER_INFIX))
@@ -143,6 +150,7 @@ class Catalog:
     """Answers what a name means. It never changes; `price_list` must not either."""
 
     def __init__(self, source: CatalogSource, price_list: Callable[[str, str | None], Listed | None]) -> None:
+        self.source = source
         self._price_list = price_list
         self._unknown_price = source.unknown_price
         self._aliases = {alias.name: alias for alias in source.aliases}
@@ -152,8 +160,10 @@ class Catalog:
             self._offers.setdefault(offer.name, []).append(offer)
         self._patterns = tuple(filter(is_pattern, self._offers))
         self._models = {name: self._model(name, name) for name in self._offers if not is_pattern(name)}
-        self._find_by_pattern = lru_cache(FOUND_NAMES_MAX)(self._model)
-        self._reach = lru_cache(REACHES_MAX)(self._reached)
+        # A catalog that holds a cache that holds the catalog would outlive its configuration by a while.
+        catalog = proxy(self)
+        self._find_by_pattern = lru_cache(FOUND_NAMES_MAX)(partial(Catalog._model, catalog))
+        self._reach = lru_cache(REACHES_MAX)(partial(Catalog._reached, catalog))
         self._dearest = self._dearest_of_all()
 
     def __len__(self) -> int:
@@ -174,6 +184,12 @@ class Catalog:
         Unlike the name it was never written by a client.
         """
         return self._resolved(name)[1]
+
+    def provider(self, name: str) -> str | None:
+        """Tell which provider serves a model, as LiteLLM calls it; None when several do, or nobody has said so."""
+        entry = self.entry(name)
+        providers = {offer.served_by for offer in self._offers[entry]} if entry is not None else {None}
+        return providers.pop() if len(providers) == 1 else None
 
     def reach(self, names: Sequence[str], fallbacks: Sequence[str] = ()) -> Reach:
         """Follow names, and the fallbacks that a request brings itself, to everything that may answer it.

@@ -1,68 +1,114 @@
-"""The events that are worth telling, and the one protocol that everybody who listens to them implements."""
+"""The events that are worth telling, and the one base of everybody who listens to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from enum import StrEnum
 
-from extauthz.domain.reservation import Signal, State
+from extauthz.domain.prices import TokenUsage
+from extauthz.domain.request import RequestFacts
+from extauthz.domain.reservation import Hold, Signal, State
+from extauthz.domain.thresholds import Alert
 from extauthz.domain.verdict import Decision
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import Ending
+from extauthz.ledger.base import Audit, Ending
 from extauthz.ledger.link import Server
 
 
-class Telemetry(Protocol):
-    """Hears of everything that happens."""
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished stream whose reservation ended by it: as `how`, at a cost in nano-USD, and what that `ending` did.
 
-    def decided(self, decision: Decision, seconds: float) -> None:
-        """Hear of an answered Check and how long it took."""
-        ...
+    `usage` is what the answer said that it used. `trace` is the request's place in a trace (domain/trace.py).
+    """
+
+    hold: Hold
+    how: State
+    ending: Ending
+    cost_nanousd: int
+    usage: TokenUsage | None
+    trace: str | None
+
+
+class Delivery(StrEnum):
+    """What became of an alert on its way to the webhook."""
+
+    SENT = "sent"
+    FAILED = "failed"  # refused, or not taken however often it was tried
+    DROPPED = "dropped"  # there was no room for it to wait
+
+
+class Telemetry:
+    """Hears of everything that happens. What a listener does not override it does not care about."""
+
+    def decided(self, decision: Decision, facts: RequestFacts | None, seconds: float) -> None:
+        """Hear of an answered Check and how long it took; None for a request that could not be read."""
 
     def failed(self, where: str, error: BaseException) -> None:
         """Hear of a failure of our own."""
-        ...
 
     def ended(self, how: State, signal: Signal, ending: Ending) -> None:
         """Hear of a signal that ended a reservation, or that changed nothing."""
-        ...
+
+    def finished(self, finished: Finished) -> None:
+        """Hear more of an ending that a finished stream brought, beside `ended`."""
 
     def usage_absurd(self, model: str, fields: Sequence[str]) -> None:
         """Hear of usage that had to be put right."""
-        ...
 
     def hold_rejected(self) -> None:
         """Hear of a hold that was not signed by this store's key."""
-        ...
 
     def store_answered(self, verb: str, seconds: float) -> None:
         """Hear of a verb that the store carried out."""
-        ...
 
     def store_failed(self, verb: str, error: StoreUnavailableError) -> None:
         """Hear of a verb that the store did not answer."""
-        ...
 
     def endings_waiting(self, count: int) -> None:
         """Hear how many endings the store has not heard of yet."""
-        ...
 
     def ending_lost(self, how: State, signal: Signal) -> None:
         """Hear of an ending that there was no room to keep; the lease ends its reservation."""
-        ...
+
+    def changed_by_hand(self, what: str, subject: str, who: str, amount_nanousd: int | None = None) -> None:
+        """Hear that somebody changed something of a running server: what was done, to what, and by whom."""
+
+    def audited(self, audit: Audit | None) -> None:
+        """Hear what an audit found; None when another server on the store has made one since."""
 
     def settlement_blind(self, *, blind: bool) -> None:
         """Hear whether leases end reservations because no access logs come."""
-        ...
+
+    def spans_lost(self, count: int, reason: str) -> None:
+        """Hear of spans that no collector took, from a thread of its own."""
 
     def store_lost(self, reason: str) -> None:
         """Hear that the store does not answer, or not us."""
-        ...
 
     def store_seen(self, server: Server) -> None:
         """Hear how a store is that was found, or looked at again."""
-        ...
 
     def store_replayed(self, count: int, lost: int) -> None:
         """Hear that a store that started anew was told so many verbs, and how many of them it had forgotten."""
-        ...
+
+    def config_loaded(
+        self, loaded_ms: int, *, changed: Sequence[str], waiting: Sequence[str], notices: Sequence[str]
+    ) -> None:
+        """Hear that another configuration is in force: its changed sections, and settings that wait for a restart."""
+
+    def config_refused(self, mistakes: Sequence[str]) -> None:
+        """Hear that the files of the configuration are wrong, and that the one in force stays."""
+
+    def config_unchanged(self) -> None:
+        """Hear that the files of the configuration were looked at, and say what is in force."""
+
+    def config_unwatched(self, reason: str, poll_s: float) -> None:
+        """Hear that changes of the files are noticed only within so many seconds."""
+
+    def alerted(self, alert: Alert) -> None:
+        """Hear of a threshold that a budget crossed, from the one replica that tells."""
+
+    def alert_delivered(self, delivery: Delivery, host: str, reason: str) -> None:
+        """Hear what became of an alert at the webhook's host, and why if it did not get there."""

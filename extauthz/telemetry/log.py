@@ -9,19 +9,26 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import structlog
+from structlog.processors import NAME_TO_LEVEL
 
 from extauthz.domain.address import Address
+from extauthz.domain.money import usd, usd_text
+from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Signal, State
-from extauthz.domain.verdict import Decision, Defer, Deny
+from extauthz.domain.thresholds import Alert
+from extauthz.domain.verdict import Decision
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import Ending
+from extauthz.ledger.base import Audit, Ending
 from extauthz.ledger.link import Server
-from extauthz.telemetry.events import Telemetry
+from extauthz.telemetry.events import Delivery, Telemetry
 from extauthz.telemetry.lines import LineWriter
 from extauthz.telemetry.metrics import Metrics
 
 # While a store is away each request fails; one line in so many seconds says so.
 STORE_LOG_S = 10.0
+
+# While a collector is away each batch of spans is lost; one line in so many seconds says so.
+SPANS_LOG_S = 60.0
 
 Logger = structlog.typing.FilteringBoundLogger
 
@@ -41,10 +48,41 @@ def new_logger(stream: TextIO = sys.stderr) -> Logger:
             structlog.processors.format_exc_info,
             render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
+        wrapper_class=structlog.make_filtering_bound_logger("debug"),  # Verbosity says how much of it
         cache_logger_on_first_use=False,
     )
     return logger
+
+
+class Verbosity:
+    """How much is logged, from `least` on; it may change at any moment.
+
+    `configured` tells what the configuration in force says, and `chosen` stands in for it once somebody chose.
+    """
+
+    def __init__(self, configured: Callable[[], str]) -> None:
+        self._configured = configured
+        self.chosen: str | None = None
+
+    @property
+    def least(self) -> str:
+        """The level of the lines that are just written."""
+        return self.chosen or self._configured()
+
+    def applied_to(self, log: Logger) -> Logger:
+        """Give a logger that writes to another one what is worth it."""
+        logger: Logger = structlog.wrap_logger(
+            log,
+            processors=[self._pass],
+            wrapper_class=structlog.make_filtering_bound_logger("debug"),
+            cache_logger_on_first_use=False,
+        )
+        return logger
+
+    def _pass(self, _: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if NAME_TO_LEVEL[method] < NAME_TO_LEVEL[self.least]:
+            raise structlog.DropEvent
+        return event
 
 
 class Reporter(Telemetry):
@@ -55,28 +93,15 @@ class Reporter(Telemetry):
         self._log = log
         self._clock_s = clock_s
         self._store_logged_s = -STORE_LOG_S
+        self._spans_logged_s = -SPANS_LOG_S
         self._blind = False
         self._store_away = True
+        self._config_mistakes: Sequence[str] = ()  # of the files, while they are wrong
         self._servers: dict[Address, Server] = {}  # one, or one for each node that has shards
 
-    def decided(self, decision: Decision, seconds: float) -> None:
-        """Count every decision; log refusals."""
+    def decided(self, decision: Decision, facts: RequestFacts | None, seconds: float) -> None:  # noqa: ARG002
+        """Count every decision; the lines about them are DecisionLog's."""
         self._metrics.decided(decision, seconds)
-        match decision.verdict:
-            case Deny(reason=reason, status=status, scope=scope):
-                self._log.info(
-                    "denied",
-                    reason=reason,
-                    status=status,
-                    scope=scope,
-                    principal=decision.principal,
-                    model=decision.entry,
-                    route_class=decision.route_class,
-                )
-            case Defer(reason):
-                self._log.warning("deferred to Envoy", reason=reason, principal=decision.principal)
-            case _:
-                pass
 
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log a failure of our own. Its text is ours: values of requests do not get into exceptions."""
@@ -120,6 +145,21 @@ class Reporter(Telemetry):
         """Count an ending that was not kept."""
         self._metrics.endings_lost.labels(how, signal).inc()
 
+    def changed_by_hand(self, what: str, subject: str, who: str, amount_nanousd: int | None = None) -> None:
+        """Log who changed what."""
+        amount_usd = None if amount_nanousd is None else usd_text(amount_nanousd)
+        self._log.info("changed by hand", what=what, subject=subject, who=who, amount_usd=amount_usd)
+
+    def audited(self, audit: Audit | None) -> None:
+        """Show how far the books are from what explains them, and log that they are wrong."""
+        self._metrics.audit_drift.set(0 if audit is None else float(usd(audit.drift_nanousd)))
+        if audit is not None and not audit.ok:
+            self._log.error(
+                "the books are wrong: `extauthz audit` shows where, and `extauthz audit --rebuild` puts them right",
+                drift_usd=usd_text(audit.drift_nanousd),
+                drifts=len(audit.drifts),
+            )
+
     def settlement_blind(self, *, blind: bool) -> None:
         """Show and log whether settlement is blind."""
         self._metrics.settlement_blind.set(blind)
@@ -129,6 +169,14 @@ class Reporter(Telemetry):
                 "send Envoy's access logs here, or write on_expiry: charge"
             )
         self._blind = blind
+
+    def spans_lost(self, count: int, reason: str) -> None:
+        """Count spans that no collector took, and log it now and then."""
+        self._metrics.spans_lost.inc(count)
+        now_s = self._clock_s()
+        if now_s - self._spans_logged_s >= SPANS_LOG_S:
+            self._spans_logged_s = now_s
+            self._log.warning("traces get nowhere", reason=reason)
 
     def store_lost(self, reason: str) -> None:
         """Show and log that the store is away."""
@@ -160,3 +208,46 @@ class Reporter(Telemetry):
         """Count and log what a store that started anew was told."""
         self._metrics.store_replayed.inc(lost)
         self._log.warning("the store started anew and was told the last seconds", told=count, forgotten=lost)
+
+    def config_loaded(
+        self, loaded_ms: int, *, changed: Sequence[str], waiting: Sequence[str], notices: Sequence[str]
+    ) -> None:
+        """Count a reload, and log in which sections the files differ from before, never what they say."""
+        self._metrics.config_reloads.labels("loaded").inc()
+        self._metrics.config_loaded.set(loaded_ms / 1000)
+        self._metrics.config_reload_failed.set(0)
+        self._config_mistakes = ()
+        self._log.info("the configuration was loaded", changed=list(changed), notices=list(notices))
+        if waiting:
+            self._log.warning("settings wait for a restart, and stay as they are until then", settings=list(waiting))
+
+    def config_refused(self, mistakes: Sequence[str]) -> None:
+        """Count and show that the files are wrong, and log the same mistakes once."""
+        self._metrics.config_reloads.labels("refused").inc()
+        self._metrics.config_reload_failed.set(1)
+        if mistakes != self._config_mistakes:
+            self._log.error("the configuration was refused, and the one before stays", mistakes=list(mistakes))
+        self._config_mistakes = mistakes
+
+    def config_unchanged(self) -> None:
+        """Count a look that found nothing new; log that files that were wrong are right again."""
+        self._metrics.config_reloads.labels("unchanged").inc()
+        self._metrics.config_reload_failed.set(0)
+        if self._config_mistakes:
+            self._log.info("the files of the configuration are right again, and say what is in force")
+        self._config_mistakes = ()
+
+    def config_unwatched(self, reason: str, poll_s: float) -> None:
+        """Log that changes are noticed late."""
+        self._log.warning("folders of the configuration cannot be watched", reason=reason, looked_at_every_s=poll_s)
+
+    def alerted(self, alert: Alert) -> None:
+        """Count and log a threshold that a budget crossed."""
+        self._metrics.budget_alerts.labels(alert.threshold.kind).inc()
+        self._log.warning("a budget crossed a threshold", **alert.fields())
+
+    def alert_delivered(self, delivery: Delivery, host: str, reason: str) -> None:
+        """Count an alert that was on its way to the webhook; log one that did not get there."""
+        self._metrics.webhooks.labels(delivery).inc()
+        if delivery is not Delivery.SENT:
+            self._log.error("an alert did not get to the webhook", result=delivery, host=host, reason=reason)

@@ -266,6 +266,7 @@ FORGED_ANSWER = (
     ("x-extauthz-available-usd", "999"),
     ("x-extauthz-reservation", "forged"),
     ("X-Extauthz-Reservation", "twice"),
+    ("x-extauthz-warning", "forged"),
 )
 
 

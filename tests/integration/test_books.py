@@ -16,8 +16,8 @@ import pytest
 from redis.asyncio import Redis
 
 from extauthz.domain.windows import Window
-from extauthz.ledger.audit import Auditor, Drift
-from extauthz.ledger.base import Amendment, AmendmentKind
+from extauthz.ledger.audit import Auditor
+from extauthz.ledger.base import Amendment, AmendmentKind, Drift
 from extauthz.ledger.journal import PAGE_ENTRIES
 from extauthz.ledger.redis import RedisLedger, RedisOptions
 from tests.support.books import TAG, ask, busy, configured, extauthz, settle, spent, tagged, this_hour
@@ -229,7 +229,7 @@ class TestCommand:
         assert lines[0].startswith("the books are wrong: 3 counters of 3 scopes")
         assert f"spent of {long.key}: should be 0.01 USD, is 0.02 USD" in lines
         assert f"held of {TEAM.key}: should be 0.05 USD, is 0.0 USD" in lines
-        assert "`extauthz audit --rebuild` puts them right by the journal" == lines[-1]
+        assert "`extauthz audit --config FILE --rebuild` puts them right by the journal" == lines[-1]
 
     async def test_looking_begins_no_books(self, redis: Redis, config: Path) -> None:
         """Where there are none it finds nothing wrong and leaves nothing, least of all a key to sign holds with."""

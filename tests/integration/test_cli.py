@@ -199,7 +199,7 @@ async def test_it_does_not_start_open(own: str, arguments: tuple[str, ...], tmp_
 async def test_it_starts_beyond_loopback_when_callers_prove_themselves(own: str, tmp_path: Path) -> None:
     """A token, or the word that the mesh does it, opens the port."""
     path, port = written(tmp_path, f"{CONFIG}  {own}\n"), free_port()
-    asked = ("--grpc", f"0.0.0.0:{port}", "--http", f"{LOOPBACK}:0")
+    asked = ("--grpc", f"0.0.0.0:{port}", "--admin", f"{LOOPBACK}:0", "--http", f"{LOOPBACK}:0")
     async with Process(sys.executable, "-m", "extauthz", "serve", "--config", path, *asked) as process:
         await process.wait_for_port(port)
         process.terminate()
@@ -208,15 +208,15 @@ async def test_it_starts_beyond_loopback_when_callers_prove_themselves(own: str,
 
 
 @pytest.mark.parametrize("server", ["native", "grpcio"])
-@pytest.mark.parametrize("option", ["grpc", "http"])
+@pytest.mark.parametrize("option", ["grpc", "admin", "http"])
 async def test_a_port_in_use_is_one_line(server: str, option: str, tmp_path: Path) -> None:
     """Two servers cannot share a port: the second ends with the address, the reason and what to do."""
     path = written(tmp_path, f"{CONFIG}  server: {server}\n")
     with socket.create_server((LOOPBACK, 0)) as other:
         taken = f"{LOOPBACK}:{other.getsockname()[1]}"
-        addresses = {"grpc": f"{LOOPBACK}:0", "http": f"{LOOPBACK}:0", option: taken}
+        addresses = {f"--{name}": f"{LOOPBACK}:0" for name in ("grpc", "admin", "http")} | {f"--{option}": taken}
 
-        run = await extauthz("serve", "--config", path, "--grpc", addresses["grpc"], "--http", addresses["http"])
+        run = await extauthz("serve", "--config", path, *(word for pair in addresses.items() for word in pair))
 
     assert 1 == run.code
     assert (

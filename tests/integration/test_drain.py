@@ -175,7 +175,7 @@ async def test_no_log_entry_is_lost_over_a_restart(wire: Wire, tmp_path: Path) -
     port, tally = free_port(), tallying()
     async with ScriptedUpstream() as upstream:
         options = replace(options_for(upstream.port, port), heartbeat_seconds=60.0)
-        with patch("extauthz.server.Reporter", tally):
+        with patch("extauthz.observers.Reporter", tally):
             async with AsyncExitStack() as running:
                 first = await running.enter_async_context(AsyncExitStack())
                 await first.enter_async_context(gate(wire, tmp_path / "first", port=port, drain_seconds=DRAIN_SECONDS))

@@ -96,13 +96,16 @@ async def test_response_headers_are_the_checks_own(stage: Stage, envoy: EnvoyPro
     exchange = Exchange(
         ANSWER,
         headers=(("x-extauthz-available-usd", "999"), ("x-extauthz-reservation", "forged")),
-        answer_headers=(("x-extauthz-available-usd", "0.5"),),
+        answer_headers=(("x-extauthz-available-usd", "0.5"), ("x-extauthz-warning", "team:research 1mo 92% used")),
     )
+    forged = replace(exchange, headers=(*exchange.headers, ("x-extauthz-warning", "forged")), answer_headers=())
 
-    performance = await stage.perform(envoy.url, exchange)
+    performance, without = [await stage.perform(envoy.url, one) for one in (exchange, forged)]
 
     assert "0.5" == performance.headers["x-extauthz-available-usd"]
+    assert "team:research 1mo 92% used" == performance.headers["x-extauthz-warning"]
     assert "x-extauthz-reservation" not in performance.headers
+    assert not {"x-extauthz-available-usd", "x-extauthz-warning"} & without.headers.keys()
 
 
 async def test_the_word_to_the_response_filter_stays_inside(stage: Stage, envoy: EnvoyProcess) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from extauthz.books import NoBooksError
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
 from extauthz.domain.prices import TokenUsage
 from extauthz.domain.windows import LIFETIME, Window
+from extauthz.errors import NoBooksError
 from extauthz.ledger.journal import CHECKPOINT_COUNTERS
 from extauthz.ledger.redis import RedisLedger, RedisOptions
 from tests.support.books import (

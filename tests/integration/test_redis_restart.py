@@ -14,7 +14,7 @@ from extauthz.domain.reservation import Claim, Lease
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Reserved
 from extauthz.ledger.redis import RedisLedger, RedisOptions
-from extauthz.ledger.replay import REMEMBERED_S
+from extauthz.ledger.retelling import REMEMBERED_S
 from tests.support.inspection import BACK_SECONDS, HUNDRED, LONG, TEAM, ask, explained, live
 from tests.support.ledger import Listener, balance, redis_ledger
 from tests.support.processes import LOOPBACK, eventually, free_port

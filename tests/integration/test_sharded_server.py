@@ -10,9 +10,11 @@ import pytest
 
 from extauthz._proto.envoy.service.accesslog.v3.als_pb2_grpc import AccessLogServiceStub
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
-from extauthz.books import Format, NoBooksError, export_journal
+from extauthz.books import export_journal
 from extauthz.config.load import load
 from extauthz.config.model import Settings
+from extauthz.console.exports import Format
+from extauthz.errors import NoBooksError
 from tests.support.books import extauthz
 from tests.support.gate import a_check, an_ending
 from tests.support.processes import LOOPBACK, eventually

@@ -17,8 +17,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from extauthz.books import Format, export_journal
+from extauthz.books import export_journal
 from extauthz.config.load import load
+from extauthz.console.exports import Format
 from extauthz.domain.budgets import Counter
 from extauthz.domain.reservation import Claim, Lease, Note
 from extauthz.domain.windows import Window

@@ -102,5 +102,5 @@ def _faulty_prune(body: bytes, visible: Callable[[str], bool]) -> bytes:
 
 
 if __name__ == "__main__":
-    with patch("extauthz.server.MemoryLedger", FaultyLedger), patch("extauthz.adapters.ext_proc.prune", _faulty_prune):
+    with patch("extauthz.stores.MemoryLedger", FaultyLedger), patch("extauthz.adapters.ext_proc.prune", _faulty_prune):
         main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +67,17 @@ WIRES = (
 
 
 def configured(
-    wire: Wire, certificates: Certificates, *, port: int = 0, token: str | None = None, drain_seconds: int = 0
+    wire: Wire,
+    certificates: Certificates,
+    *,
+    port: int = 0,
+    token: str | None = None,
+    admin_token: str | None = None,
+    drain_seconds: int = 0,
 ) -> str:
     """Write the configuration of a server on this wire."""
     lines = [
-        f"listen: {{grpc: '{LOOPBACK}:{port}', http: '{LOOPBACK}:0'}}",
+        f"listen: {{grpc: '{LOOPBACK}:{port}', admin: '{LOOPBACK}:0', http: '{LOOPBACK}:0'}}",
         f"server: {wire.server}",
         f"drain_seconds: {drain_seconds}",
     ]
@@ -82,6 +88,8 @@ def configured(
         lines.append(f"tls: {json.dumps({name: str(path) for name, path in files.items()})}")
     if token is not None:
         lines.append(f"token: {token}")
+    if admin_token is not None:
+        lines.append(f"admin_token: {admin_token}")
     return CONFIG + "".join(f"  {line}\n" for line in lines)
 
 
@@ -107,13 +115,14 @@ class Gate:
     wire: Wire
     certificates: Certificates
     grpc_port: int
+    admin_port: int
     http_port: int
     ledger: StallingLedger
 
     @asynccontextmanager
-    async def channel(self) -> AsyncIterator[grpc.aio.Channel]:
-        """Connect with the credentials that the wire asks for."""
-        address = f"{LOOPBACK}:{self.grpc_port}"
+    async def channel(self, *, admin: bool = False) -> AsyncIterator[grpc.aio.Channel]:
+        """Connect to Envoy's port, or the operators', with the credentials that the wire asks for."""
+        address = f"{LOOPBACK}:{self.admin_port if admin else self.grpc_port}"
         if self.wire.tls:
             credentials = self.certificates.channel_credentials(client=self.wire.client_ca)
             connected = grpc.aio.secure_channel(address, credentials)
@@ -131,13 +140,20 @@ class Gate:
 
 @asynccontextmanager
 async def gate(
-    wire: Wire, folder: Path, *, port: int = 0, token: str | None = None, drain_seconds: int = 0
+    wire: Wire,
+    folder: Path,
+    *,
+    port: int = 0,
+    token: str | None = None,
+    admin_token: str | None = None,
+    drain_seconds: int = 0,
 ) -> AsyncIterator[Gate]:
     """Serve inside the block, with certificates in `folder`; leaving it drains the server."""
     certificates = Certificates(folder)
     config = folder / "config.yaml"
     config.write_text(
-        configured(wire, certificates, port=port, token=token, drain_seconds=drain_seconds), encoding="utf-8"
+        configured(wire, certificates, port=port, token=token, admin_token=admin_token, drain_seconds=drain_seconds),
+        encoding="utf-8",
     )
     ledgers: list[StallingLedger] = []
 
@@ -146,9 +162,9 @@ async def gate(
         return ledgers[-1]
 
     # The store is the server's own choice, and memory answers at once: only here can it be slow.
-    with patch("extauthz.server.MemoryLedger", stalling):
+    with patch("extauthz.stores.MemoryLedger", stalling):
         async with running(load(config, {}), new_logger(io.StringIO())) as ports:
-            yield Gate(wire, certificates, ports.grpc, ports.http, ledgers[0])
+            yield Gate(wire, certificates, ports.grpc, ports.admin, ports.http, ledgers[0])
 
 
 def a_check(
@@ -159,10 +175,12 @@ def a_check(
     path: str = "/v1/chat/completions",
     reservation_id: str | None = None,
     padding_bytes: int = 0,
+    more_headers: Mapping[str, str] | None = None,
 ) -> CheckRequest:
     """Ask about a chat, or about another path, as Envoy does."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi" + "x" * padding_bytes}]}).encode()
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "content-length": str(len(body))}
+    headers.update(more_headers or {})
     extensions = {}
     if reservation_id is not None:
         headers["x-extauthz-id"] = reservation_id

@@ -42,10 +42,11 @@ class GateProcess:
         self._folder = TemporaryDirectory(prefix="extauthz-")
         self.config = Path(self._folder.name) / "config.yaml"
         self.config.write_text(dedent(config), encoding="utf-8")
-        self.grpc_port, self.http_port = new_port(), new_port()
+        self.grpc_port, self.admin_port, self.http_port = new_port(), new_port(), new_port()
         self.process = Process(
             *(sys.executable, "-m", module, "serve", "--config", self.config),
             *("--grpc", f"{LOOPBACK}:{self.grpc_port}", "--http", f"{LOOPBACK}:{self.http_port}"),
+            *("--admin", f"{LOOPBACK}:{self.admin_port}"),
             environment=environment,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from extauthz.adapters.holds import public_id
+from extauthz.domain.reservation import public_id
 from extauthz.ledger.keys import Keys
 from tests.support.redis import Server
 

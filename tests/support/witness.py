@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Hold, Lease, Note, Signal, State
+from extauthz.domain.thresholds import Alert
 from extauthz.domain.verdict import Decision
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import UNNOTED, Ending, Expired
 from extauthz.ledger.link import Server
 from extauthz.ledger.memory import MemoryLedger
-from extauthz.telemetry.events import Telemetry
+from extauthz.telemetry.events import Delivery, Telemetry
 from tests.support.ledger import SIGNING_KEY
 
 
@@ -32,8 +34,11 @@ class Witness(Telemetry):
     blind: list[bool] = field(default_factory=list)
     store: list[str | Server] = field(default_factory=list)
     replayed: list[tuple[int, int]] = field(default_factory=list)
+    reloads: list[str] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    deliveries: list[tuple[Delivery, str, str]] = field(default_factory=list)
 
-    def decided(self, decision: Decision, seconds: float) -> None:
+    def decided(self, decision: Decision, facts: RequestFacts | None, seconds: float) -> None:
         """Keep a decision."""
         self.decisions.append(decision)
 
@@ -84,6 +89,32 @@ class Witness(Telemetry):
     def store_replayed(self, count: int, lost: int) -> None:
         """Keep what the store was told again."""
         self.replayed.append((count, lost))
+
+    def config_loaded(
+        self, loaded_ms: int, *, changed: Sequence[str], waiting: Sequence[str], notices: Sequence[str]
+    ) -> None:
+        """Keep what changed, and what waits."""
+        self.reloads.append(f"loaded {', '.join(changed)}" + (f"; waiting {', '.join(waiting)}" if waiting else ""))
+
+    def config_refused(self, mistakes: Sequence[str]) -> None:
+        """Keep the mistakes."""
+        self.reloads.append(f"refused {' | '.join(mistakes)}")
+
+    def config_unchanged(self) -> None:
+        """Keep that nothing was new."""
+        self.reloads.append("unchanged")
+
+    def config_unwatched(self, reason: str, poll_s: float) -> None:
+        """Keep why nothing is watched."""
+        self.reloads.append(f"unwatched {reason}")
+
+    def alerted(self, alert: Alert) -> None:
+        """Keep an alert."""
+        self.alerts.append(alert)
+
+    def alert_delivered(self, delivery: Delivery, host: str, reason: str) -> None:
+        """Keep what became of an alert."""
+        self.deliveries.append((delivery, host, reason))
 
 
 class AbsentLedger(MemoryLedger):

@@ -291,3 +291,21 @@ class TestPriceList:
 
         assert listed is not None
         assert Decimal("0.000002") == listed.input
+
+
+@pytest.mark.parametrize(
+    ("offers", "name", "provider"),
+    [
+        pytest.param((Offer("m", "openai/gpt"),), "m", "openai", id="as LiteLLM writes it"),
+        pytest.param((Offer("m", "gpt", provider="azure"),), "m", "azure", id="by itself"),
+        pytest.param((Offer("m", "gpt"),), "m", None, id="not named"),
+        pytest.param((Offer("m", "openai/gpt"), Offer("m", "azure/gpt")), "m", None, id="several"),
+        pytest.param((Offer("anthropic/*", "anthropic/*"),), "anthropic/claude", "anthropic", id="a pattern"),
+        pytest.param((Offer("*", "*/gpt"),), "whatever", None, id="left open by a pattern"),
+        pytest.param((Offer("m", "openai/gpt"),), "other", None, id="no such model"),
+        pytest.param((Offer("m", "openai/gpt"),), "alias", "openai", id="an alias"),
+    ],
+)
+def test_who_serves_a_model(offers: tuple[Offer, ...], name: str, provider: str | None) -> None:
+    """The provider is known where all deployments name the same one."""
+    assert provider == catalog(*offers, aliases=(Alias("alias", "m"),)).provider(name)

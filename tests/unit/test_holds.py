@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.adapters.holds import HOLD_BYTES_MAX, HoldCodec, public_id
+from extauthz.adapters.holds import HOLD_BYTES_MAX, HoldCodec
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
 from extauthz.domain.prices import Estimate, Prices
-from extauthz.domain.reservation import Hold
+from extauthz.domain.reservation import Hold, public_id
 from extauthz.domain.windows import Window
 from extauthz.errors import HoldRejectedError
 

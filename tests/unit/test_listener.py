@@ -1,4 +1,4 @@
-"""The gRPC port: which server carries it, and what a person is told when it cannot be had."""
+"""The gRPC ports: which server carries them, who gets in, and what a person is told when it cannot be had."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import grpc.aio
 import pygrpc_native.aio
 import pytest
 
-from extauthz.adapters.listener import TokenInterceptor, ensure_free, new_listener
+from extauthz.adapters.listener import ProofInterceptor, ensure_free, envoys_door, new_listener, operators_door
+from extauthz.adapters.proof import Proof, envoys_proof, operators_proof
 from extauthz.config.model import ServerKind, Settings, Tls
 from extauthz.domain.address import Address
-from extauthz.envoy.names import TOKEN_METADATA
 from tests.support.processes import LOOPBACK
 from tests.support.tls import Certificates
 
@@ -25,7 +25,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 def settings(kind: ServerKind = ServerKind.AUTO, tls: Tls | None = None) -> Settings:
     """Give the settings of a server on any free port."""
-    return Settings(server=kind, tls=tls).listening(grpc=Address(LOOPBACK, 0))
+    return Settings(server=kind, tls=tls).listening(grpc=Address(LOOPBACK, 0), admin=Address(LOOPBACK, 0))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,8 @@ async def test_the_server_that_can_do_what_is_asked(
     """The native server carries plain text, grpcio carries TLS, and a configured one is taken."""
     tls = Tls(cert=certificates.cert, key=certificates.key) if with_tls else None
 
-    server, port = new_listener(settings(kind, tls))
+    given = settings(kind, tls)
+    server, port = new_listener(given, envoys_door(lambda: given))
     await server.start()
     await server.stop(None)
 
@@ -90,27 +91,66 @@ async def test_files_that_cannot_be_used_are_named(
     if content is not None:
         bad.write_bytes(certificates.client_key.read_bytes() if content == "another's" else content.encode())
     files = {"cert": certificates.cert, "key": certificates.key, "client_ca": certificates.ca, replaced: bad}
+    given = settings(tls=Tls(**files))
 
     with pytest.raises(OSError, match="cannot be used") as failure:
-        new_listener(settings(tls=Tls(**files)))
+        new_listener(given, operators_door(lambda: given))
 
     assert f"{named} {bad}" in str(failure.value)
     assert "\n" not in str(failure.value)
 
 
-@pytest.mark.parametrize("sent", [None, b"", b"s3cre", b"s3cret ", b"S3CRET"], ids=repr)
-async def test_nothing_but_the_token_passes(sent: bytes | None) -> None:
-    """A token is compared whole; the refusal does not depend on the method's handler."""
+SHARED = Settings(token="s3cret", admin_token="t0ken")
+ENVOYS, OPERATORS = envoys_proof(SHARED), operators_proof(SHARED)
+
+
+@pytest.mark.parametrize(
+    ("proof", "name", "sent", "passes"),
+    [
+        pytest.param(ENVOYS, "x-extauthz-token", b"s3cret", True, id="Envoy's"),
+        pytest.param(ENVOYS, "x-extauthz-token", b"", False, id="empty"),
+        pytest.param(ENVOYS, "x-extauthz-token", b"s3cre", False, id="cut off"),
+        pytest.param(ENVOYS, "x-extauthz-token", b"s3cret ", False, id="a blank more"),
+        pytest.param(ENVOYS, "x-extauthz-token", b"S3CRET", False, id="in capitals"),
+        pytest.param(ENVOYS, "authorization", b"s3cret", False, id="elsewhere"),
+        pytest.param(OPERATORS, "authorization", "Bearer t0ken", True, id="an operator's"),
+        pytest.param(OPERATORS, "authorization", b"bearer t0ken", True, id="the scheme in small letters"),
+        pytest.param(OPERATORS, "authorization", "t0ken", False, id="no scheme"),
+        pytest.param(OPERATORS, "authorization", "Basic t0ken", False, id="another scheme"),
+        pytest.param(OPERATORS, "authorization", "Bearer", False, id="the scheme alone"),
+        pytest.param(OPERATORS, "authorization", "Bearer t0keN", False, id="another token"),
+        pytest.param(OPERATORS, "authorization", "Bearer tökén", False, id="not ASCII"),
+        pytest.param(OPERATORS, "x-extauthz-token", "t0ken", False, id="an operator's as Envoy's"),
+    ],
+)
+async def test_nothing_but_the_token_passes(
+    proof: Proof,
+    name: str,
+    sent: str | bytes,
+    passes: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    """A token is compared whole and under its own name; the refusal does not depend on the method's handler."""
     asked = []
 
     class Details(grpc.HandlerCallDetails):
         method = "/envoy.service.auth.v3.Authorization/Check"
-        invocation_metadata = () if sent is None else ((TOKEN_METADATA, sent),)
+        invocation_metadata = ((name, sent),)
 
     async def continuation(details: grpc.HandlerCallDetails) -> None:
         asked.append(details)
 
-    handler = await TokenInterceptor("s3cret").intercept_service(continuation, Details())
+    handler = await ProofInterceptor(lambda: proof).intercept_service(continuation, Details())
 
-    assert handler is not None
-    assert [] == asked
+    assert passes is (handler is None) is bool(asked)
+
+
+def test_a_proof_shows_no_secret() -> None:
+    """What says how to prove oneself does not tell the secret, not even in a traceback."""
+    for proof in (ENVOYS, OPERATORS):
+        assert proof is not None
+        assert proof.secret.decode() not in repr(proof) + proof.hint
+
+
+def test_nothing_is_asked_without_a_secret() -> None:
+    """Without tokens nobody has to prove anything."""
+    assert envoys_proof(Settings()) is operators_proof(Settings()) is None

@@ -207,3 +207,51 @@ def test_blindness_is_logged_when_it_begins() -> None:
     assert [0, 1, 1, 0, 1] == shown
     assert 2 == len(house.lines)
     assert all(line.endswith("!!") for line in house.lines)
+
+
+def test_a_loaded_configuration_is_logged_by_its_sections() -> None:
+    """One line names what changed and what was said about it; another warns of what waits for a restart."""
+    house = House()
+    house.reporter.config_loaded(1_500, changed=("extauthz.teams",), waiting=(), notices=("no model",))
+    house.reporter.config_loaded(2_500, changed=("extauthz.store",), waiting=("store",), notices=())
+
+    loaded = "the configuration was loaded"
+    assert [loaded, loaded, "settings wait for a restart, and stay as they are until then!"] == house.lines
+    assert (["extauthz.teams"], ["no model"]) == (house.log.entries[0]["changed"], house.log.entries[0]["notices"])
+    assert ["store"] == house.log.entries[2]["settings"]
+    assert (2, 2.5) == (
+        house.value("extauthz_config_reloads_total", result="loaded"),
+        house.value("extauthz_config_loaded_timestamp_seconds"),
+    )
+
+
+def test_a_refused_configuration_is_logged_once() -> None:
+    """The same mistakes are one line, however often they are found; the gauge shows them until the files are right."""
+    house = House()
+    refused = "the configuration was refused, and the one before stays!!"
+    shown = []
+    for mistakes in (["a"], ["a"], ["a", "b"], [], ["a", "b"]):
+        if mistakes:
+            house.reporter.config_refused(mistakes)
+        else:
+            house.reporter.config_unchanged()
+        shown.append(house.value("extauthz_config_reload_failed"))
+
+    right = "the files of the configuration are right again, and say what is in force"
+    assert [refused, refused, right, refused] == house.lines
+    assert ["a", "b"] == house.log.entries[1]["mistakes"]
+    assert [1, 1, 1, 0, 1] == shown
+    assert (4, 1) == tuple(
+        house.value("extauthz_config_reloads_total", result=result) for result in ("refused", "unchanged")
+    )
+    house.reporter.config_loaded(0, changed=(), waiting=(), notices=())
+    assert 0 == house.value("extauthz_config_reload_failed")
+
+
+def test_folders_that_cannot_be_watched_are_a_warning() -> None:
+    """The line says why, and how late changes are noticed."""
+    house = House()
+    house.reporter.config_unwatched("no watch is left", 10.0)
+
+    assert ["folders of the configuration cannot be watched!"] == house.lines
+    assert 10.0 == house.log.entries[0]["looked_at_every_s"]

@@ -11,14 +11,18 @@ from google.rpc import code_pb2
 
 from extauthz._proto.envoy.config.core.v3.base_pb2 import HeaderValueOption
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
-from extauthz.adapters.holds import HoldCodec, public_id
+from extauthz.adapters.holds import HoldCodec
 from extauthz.adapters.responses import Responses, answered, denied
+from extauthz.alerts import Warnings
 from extauthz.config.model import UpstreamAuthRule
-from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.budgets import Budget, Counter, Scope, ScopeKind, Standing
+from extauthz.domain.directory import Accounts
 from extauthz.domain.prices import Estimate, Prices
-from extauthz.domain.reservation import Hold
+from extauthz.domain.reservation import Hold, public_id
 from extauthz.domain.verdict import Admit, AnswerModels, Deny, ModelsView, Pass, Reason
-from extauthz.domain.windows import Window
+from extauthz.domain.windows import Window, WindowRule
+from extauthz.survey import Survey, SurveyedBudget
+from tests.support.surveyed import a_snapshot
 
 HOLD = Hold(
     id="6f1c",
@@ -32,7 +36,8 @@ HOLD = Hold(
 )
 SECRET = "sk-of-the-upstream"
 CODEC = HoldCodec(lambda: b"k" * 32)
-RESPONSES = Responses(CODEC)
+WARNINGS = Warnings()
+RESPONSES = Responses(CODEC, WARNINGS)
 AS_IT_IS = UpstreamAuthRule.model_validate("pass")
 REMOVED = UpstreamAuthRule.model_validate("remove")
 SET = UpstreamAuthRule.model_validate({"set": SECRET})
@@ -97,7 +102,7 @@ def test_without_a_key_an_admission_carries_no_hold() -> None:
     """Where nothing can be signed nothing is sent: an unsigned hold would be anybody's to write."""
     whole = replace(HOLD, whole_prices=HOLD.prices)
     verdict = Admit(Reason.STORE_FAILURE_ALLOWED, whole, stream_options="{}")
-    response = Responses(HoldCodec(lambda: None)).admitted(verdict, SENT, AS_IT_IS, hide=False)
+    response = Responses(HoldCodec(lambda: None), WARNINGS).admitted(verdict, SENT, AS_IT_IS, hide=False)
 
     assert code_pb2.OK == response.status.code
     assert {
@@ -118,6 +123,29 @@ def test_amounts_are_not_always_shown(available_nanousd: int | None, hide: bool)
     response = RESPONSES.admitted(verdict, SENT, AS_IT_IS, hide=hide)
 
     assert {"x-extauthz-reservation"} == added(list(response.ok_response.response_headers_to_add)).keys()
+
+
+@pytest.mark.parametrize(
+    ("limited", "hide", "warning"),
+    [
+        pytest.param(HOLD.counters, False, "team:research lifetime 92% used", id="near its limit"),
+        pytest.param(HOLD.counters, True, "team:research lifetime near its limit", id="hidden"),
+        pytest.param((), False, None, id="a budget that does not bind"),
+    ],
+)
+async def test_a_budget_near_its_limit_is_told(
+    limited: tuple[Counter, ...],
+    hide: bool,  # noqa: FBT001 - a column
+    warning: str | None,
+) -> None:
+    """The client hears of a budget that limits it and is nearly spent, and of none that only counts."""
+    surveyed = SurveyedBudget(Standing(HOLD.counters[0], 100, 92, 0), Budget(100, WindowRule()))
+    warnings = Warnings()
+    await warnings.learn(Survey(budgets=(surveyed,)), a_snapshot(Accounts()))
+    verdict = Admit(Reason.WITHIN_BUDGET, HOLD, limited=limited)
+    response = Responses(CODEC, warnings).admitted(verdict, SENT, AS_IT_IS, hide=hide)
+
+    assert warning == added(list(response.ok_response.response_headers_to_add)).get("x-extauthz-warning")
 
 
 def test_usage_is_asked_for_by_a_boolean() -> None:

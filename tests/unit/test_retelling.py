@@ -6,7 +6,7 @@ import pytest
 
 from extauthz.domain.reservation import Claim, Note, Signal
 from extauthz.ledger.base import Release, Reserve, Settle
-from extauthz.ledger.replay import REMEMBERED_S, Memory, Renewed, Told
+from extauthz.ledger.retelling import REMEMBERED_S, Memory, Renewed, Told
 from tests.support.ledger import LEASE, a_counter, a_hold, a_reserve
 
 COUNTER = a_counter()
@@ -111,7 +111,7 @@ def test_an_ending_that_is_forgotten_hides_nothing() -> None:
 
 def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much happens in that time, the last REMEMBERED_MAX verbs are remembered."""
-    monkeypatch.setattr("extauthz.ledger.replay.REMEMBERED_MAX", 3)
+    monkeypatch.setattr("extauthz.ledger.retelling.REMEMBERED_MAX", 3)
     memory = Memory(Clock())
     for name in "abcde":
         memory.keep(settle(name))

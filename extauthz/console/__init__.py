@@ -1,0 +1,1 @@
+"""The operators' commands: what they ask a running server, and how they show the answers."""

@@ -1,0 +1,1 @@
+"""Recorded decisions, decided again by another configuration: `extauthz replay`."""
