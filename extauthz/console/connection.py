@@ -187,4 +187,6 @@ def _unreachable(target: Target, details: str) -> str:
 
 
 def _or_tls(target: Target) -> str:
-    return "" if target.tls else ", or it speaks TLS, which --admin-ca turns on"
+    if not target.tls:
+        return ", or it speaks TLS, which --admin-ca turns on"
+    return "" if target.client else ", or it wants a certificate, which --admin-cert and --admin-key show"

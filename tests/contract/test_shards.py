@@ -250,6 +250,14 @@ class TestAmendments:
         for payers in ([], [org(acme).scope], [org(apart).scope]):
             assert (Standing(USER, 40, 0, 0),) == await ledger.standings([(USER, 500)], payers=payers)
 
+    async def test_an_organizations_limit(self, ledger: ShardedLedger) -> None:
+        """A limit is looked up in the shard that has it, also when nobody says who asks."""
+        for name in await two_apart(ledger):
+            await ledger.amend(Amendment(f"l {name}", AmendmentKind.LIMIT, org(name), 40, "ops"))
+            await ledger.amend(Amendment(f"g {name}", AmendmentKind.GRANT, org(name), 2, "ops"))
+
+            assert (Standing(org(name), 42, 0, 0),) == await ledger.standings([(org(name), 500)])
+
 
 class TestLists:
     """What is listed and compared of all shards together."""

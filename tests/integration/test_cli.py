@@ -195,6 +195,20 @@ async def test_it_does_not_start_open(own: str, arguments: tuple[str, ...], tmp_
     assert all(way in run.err for way in ("token", "tls.client_ca", "127.0.0.1", "insecure_grpc: true"))
 
 
+@pytest.mark.parametrize(
+    "own", ["insecure_grpc: true", "token: shared", "tls: {cert: c.pem, key: k.pem}"], ids=lambda own: own[:5]
+)
+async def test_the_admin_port_does_not_start_open(own: str, tmp_path: Path) -> None:
+    """What is enough for Envoy is not enough for operators: beyond loopback they prove themselves as well."""
+    path = written(tmp_path, f"{CONFIG}  {own}\n")
+
+    run = await extauthz("serve", "--config", path, "--admin", "0.0.0.0:9192")
+
+    assert 1 == run.code
+    assert 1 == len(run.err.splitlines()), run.err
+    assert all(way in run.err for way in ("admin at 0.0.0.0:9192", "admin_token", "tls.client_ca", "127.0.0.1"))
+
+
 @pytest.mark.parametrize("own", ["token: shared", "insecure_grpc: true"])
 async def test_it_starts_beyond_loopback_when_callers_prove_themselves(own: str, tmp_path: Path) -> None:
     """A token, or the word that the mesh does it, opens the port."""

@@ -132,6 +132,14 @@ class TestBudgets:
         assert ["scope", "window", "limit", "spent", "held", "available", "used", "resets"] == heading.split()
         assert SCOPES == [tuple(row.split()[:2]) for row in rows]
 
+    async def test_many(self) -> None:
+        """More budgets than the server gives at once are listed all the same, each once."""
+        users = ", ".join(f"u{number:04}: {{max_budget: 1}}" for number in range(2500))
+        async with operated(f"users: {{{users}}}") as own:
+            listed = await own.json("budgets", "list", "user:")
+
+        assert [f"user:u{number:04}" for number in range(2500)] == [budget["scope"] for budget in listed]
+
     async def test_nothing_to_list(self, house: House) -> None:
         """A prefix that no scope has is an empty list, and no failure."""
         people, scripts = await house.run("budgets", "list", "org:"), await house.json("budgets", "list", "org:")
@@ -472,6 +480,16 @@ class TestBooks:
 
             assert 0 == await process.wait()
 
+    async def test_follow_ends_with_the_server(self) -> None:
+        """A server that goes away is told in one line, with status 1: whoever keeps an export going hears of it."""
+        command = (sys.executable, "-m", "extauthz", "journal", "--follow")
+        async with operated() as own, Process(*command, environment=own.environment) as process:
+            await process.wait_for_line('"how":"checkpoint"')
+            own.gate.process.kill()
+
+            assert 1 == await process.wait()
+            assert process.output.splitlines()[-1].startswith(f"Error: the server at {LOOPBACK}:{own.gate.admin_port} ")
+
     async def test_a_shard_that_is_not_there(self, house: House) -> None:
         """The server says which there are."""
         run = await house.run("journal", "--shard", "3")
@@ -560,6 +578,14 @@ class TestConnection:
 
         assert 1 == run.code
         assert run.err.startswith(f"Error: {address} is no admin port of extauthz")
+
+    async def test_a_server_that_stands_still(self) -> None:
+        """Nobody waits for ever: after some seconds it is one line."""
+        async with operated() as own, own.gate.process.paused():
+            run = await own.run("top", "--once")
+
+        assert (1, "") == (run.code, run.out)
+        assert "did not answer within 5 s" in run.err
 
     async def test_the_store_is_away(self) -> None:
         """What the server says of its store is passed on."""

@@ -114,13 +114,14 @@ class TestListBudgets:
     async def test_in_pages(self, office: Office, size: int) -> None:
         """Pages of any size give the same list, each budget once, and the last one says that it is."""
         pages, token = [], ""
-        while True:
+        for _ in LISTED:
             page = await office.call("ListBudgets", page_size=size, page_token=token)
             pages.append(places(page))
             token = page.next_page_token
             if not token:
                 break
 
+        assert "" == token
         assert LISTED == [place for page in pages for place in page]
         assert all(len(page) == size for page in pages[:-1])
 

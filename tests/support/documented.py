@@ -22,7 +22,7 @@ _ID = re.compile(r"\b(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{64}
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?: UTC|Z)?|\b\d\d:\d\d:\d\d\b")
 _DURATION = re.compile(r"\b\d+(?:\.\d+)?(?: (?:d|h|min|s|ms)\b(?: \d+(?= (?:h|min|s)\b))?)+")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-_RULE = re.compile(r"[─·█▓░#|]{4,}|[█▓░·]+")
+_RULE = re.compile(r"[─·█▒]+")
 _BLANKS = re.compile(r" +")
 
 # A line of its own in what a document shows: some lines are left out here.

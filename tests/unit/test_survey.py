@@ -126,6 +126,7 @@ async def test_end_users_are_there_once_they_have_spent() -> None:
     survey = await house.surveyor.survey()
 
     assert {"end_user:ana|lifetime": (10, 5, 0), "end_user:vip|lifetime": (100, 5, 0)} == used(survey)
+    assert 2 == len(survey.budgets)
 
 
 async def test_what_there_is_no_room_for_is_counted() -> None:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import grpc.aio
 import pytest
 
@@ -32,6 +33,7 @@ from tests.support.ledger import redis_ledger
 from tests.support.processes import LOOPBACK, eventually
 from tests.support.receiver import SECRET_PATH, Receiver
 from tests.support.redis import REDIS_VERSIONS, RedisServer, RedisVersion
+from tests.support.stack import Metrics
 from tests.support.surveyed import FOREVER, a_configuration, a_scope, spend
 from tests.support.witness import Witness
 
@@ -95,6 +97,7 @@ class House:
     check: AuthorizationStub
     logs: AccessLogServiceStub
     lines: io.StringIO
+    http_port: int
 
     async def answered(self) -> dict[str, str]:
         """Let a request be answered and settled, and give the headers that its answer gets of us."""
@@ -105,6 +108,12 @@ class House:
         await stream.done_writing()
         assert grpc.StatusCode.OK == await stream.code()
         return {header.header.key: header.header.value for header in answer.ok_response.response_headers_to_add}
+
+    async def count(self, name: str, label: str) -> float:
+        """Give one of the server's counters."""
+        url = f"http://{LOOPBACK}:{self.http_port}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(url) as page:
+            return Metrics(await page.text()).value(name, label)
 
     @property
     def alerts(self) -> list[dict[str, object]]:
@@ -123,7 +132,7 @@ async def serving(folder: Path, receiver: Receiver, *, hide: bool) -> AsyncItera
         running(load(config, {}), new_logger(lines)) as ports,
         grpc.aio.insecure_channel(f"{LOOPBACK}:{ports.grpc}") as channel,
     ):
-        yield House(AuthorizationStub(channel), AccessLogServiceStub(channel), lines)
+        yield House(AuthorizationStub(channel), AccessLogServiceStub(channel), lines, ports.http)
 
 
 @pytest.mark.parametrize("hide", [False, True], ids=["amounts", "no amounts"])
@@ -141,6 +150,15 @@ async def test_from_the_first_request_to_the_alert(
         await eventually(lambda: receiver.bodies, what="the webhook is called")
         after = await house.answered()
         await eventually(lambda: len(receiver.bodies) > 1, what="the webhook is called for 100 %")
+        counted = [
+            *[await house.count("extauthz_budget_alerts_total", kind) for kind in ("percentage", "soft")],
+            *[await house.count("extauthz_webhooks_total", result) for result in ("failed", "dropped")],
+        ]
+
+        async def sent() -> bool:
+            return await house.count("extauthz_webhooks_total", "sent") == 2
+
+        await eventually(sent, what="both are counted")
 
     warning = f"team:research 1mo {'near its limit' if hide else '90% used'}"
     assert [None] * 4 == [headers.get("x-extauthz-warning") for headers in before]
@@ -150,5 +168,6 @@ async def test_from_the_first_request_to_the_alert(
     assert [80, 100] == [line["threshold_percent"] for line in house.alerts]
     told = [*receiver.bodies, *house.alerts]
     assert [not hide] * 4 == ["limit_usd" in one and "spent_usd" in one for one in told]
+    assert [2, 0, 0, 0] == counted
     assert not any(part in house.lines.getvalue() for part in SECRET_PATH.split("/") if part)
     assert "sk-team" not in house.lines.getvalue()
