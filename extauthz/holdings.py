@@ -75,7 +75,7 @@ class Custody:
         id_ = await self._id_of(name)
         if id_ is None:
             raise AbsentError(
-                f"no reservation that is open has the id {name[:64]!r}: it has ended by itself, or never was; "
+                f"no reservation that is open has the id {name[:64]!r}: it has ended, or never was; "
                 "ListReservations shows those that are open"
             )
         ending = await self._ledger.release(id_, note=Note(Signal.OPERATOR))

@@ -7,6 +7,7 @@ import re
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from shlex import quote
 
@@ -17,16 +18,14 @@ COMMAND_SECONDS_MAX = 30.0
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _STATUS = re.compile(r" # exit status (\d+)$")
 
-# What differs from run to run: hashes and ids, dates, durations, numbers.
-_ID = re.compile(r"\b(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{64}|(?=[0-9a-f]*[a-f])[0-9a-f]{8,32})\b…?")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?: UTC|Z)?|\b\d\d:\d\d:\d\d\b")
-_DURATION = re.compile(r"\b\d+(?:\.\d+)?(?: (?:d|h|min|s|ms)\b(?: \d+(?= (?:h|min|s)\b))?)+")
+# What differs from run to run: ids and hashes, dates and times of day, durations, other numbers, bars and rules.
+_UUID = re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b")
+_HASH = re.compile(r"\b[0-9a-f]{8,64}\b")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?|\b\d\d:\d\d:\d\d\b")
+_DURATION = re.compile(r"\b\d+(?:\.\d+)? (?:d|h|min|s|ms)\b(?: \d+ (?:h|min|s)\b)?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-_RULE = re.compile(r"[─·█▒]+")
+_DRAWN = re.compile(r"[─·█▒]+")
 _BLANKS = re.compile(r" +")
-
-# A line of its own in what a document shows: some lines are left out here.
-LEFT_OUT = "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,29 +114,19 @@ class Shell:
 
     def learn(self, shown: Sequence[str], written: str) -> None:
         """Take the ids that were written for those that the document shows in the same places."""
-        self._ids |= dict(zip(_ID.findall("\n".join(shown)), _ID.findall(written), strict=False))
+        self._ids |= dict(zip(_UUID.findall("\n".join(shown)), _UUID.findall(written), strict=True))
 
 
 def differing(shown: Sequence[str], written: str) -> str:
     """Tell the first line in which the two differ in more than numbers, ids and times; empty when none does."""
-    lines = [_plain(line) for line in written.splitlines()]
-    at, anywhere = 0, False
-    for wanted in shown:
-        if wanted == LEFT_OUT:
-            anywhere = True
-            continue
-        plain = _plain(wanted)
-        found = at
-        while anywhere and found < len(lines) and lines[found] != plain:
-            found += 1
-        if found >= len(lines) or lines[found] != plain:
-            return f"shown:   {wanted}\nwritten: {written.splitlines()[at] if at < len(lines) else '(nothing more)'}"
-        at, anywhere = found + 1, False
-    return "" if anywhere or at == len(lines) else f"not shown: {written.splitlines()[at]}"
+    for wanted, line in zip_longest(shown, written.rstrip().splitlines(), fillvalue=""):
+        if _plain(wanted) != _plain(line):
+            return f"shown:   {wanted}\nwritten: {line}"
+    return ""
 
 
 def _plain(line: str) -> str:
     """Leave out of a line what is another one in each run."""
-    for pattern, name in ((_ID, "ID"), (_MOMENT, "WHEN"), (_DURATION, "WHILE"), (_NUMBER, "0"), (_RULE, "-")):
-        line = pattern.sub(name, line)
+    for pattern in (_UUID, _MOMENT, _DURATION, _HASH, _NUMBER, _DRAWN):
+        line = pattern.sub("0", line)
     return _BLANKS.sub(" ", line).strip()
