@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from extauthz.console.check import check
 from extauthz.console.commands import COMMANDS
 from extauthz.console.parameters import ADDRESS, FILE, PLACE, json_option, speaks_to_a_server
 from extauthz.console.target import Target
@@ -261,5 +262,5 @@ def _load(origin: Origin) -> Snapshot:
         sys.exit(1)
 
 
-for command in COMMANDS:
+for command in (check, *COMMANDS):
     main.add_command(command)

@@ -15,7 +15,7 @@ LISTED = 100
 LISTED_MAX = 1000
 
 # The oldest reservations, among which those that are asked for are looked for.
-EXAMINED_MAX = 10_000
+EXAMINED_MAX = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +68,30 @@ class Custody:
     async def release(self, name: str, who: str) -> bool:
         """End an open reservation with no cost, by its id or by what the client saw of it; False when it ended first.
 
+        An answer that ends later is booked all the same.
+
         Raises UnclearError without a name, and AbsentError when no open reservation has it.
         """
         if not name:
             raise UnclearError("`id` is empty: send the id of a reservation, or what x-extauthz-reservation says of it")
-        id_ = await self._id_of(name)
-        if id_ is None:
+        found = await self._named(name)
+        if found is None:
             raise AbsentError(
                 f"no reservation that is open has the id {name[:64]!r}: it has ended, or never was; "
                 "ListReservations shows those that are open"
             )
-        ending = await self._ledger.release(id_, note=Note(Signal.OPERATOR))
+        # The claim of its Check alone, not for good: what is then answered all the same is not given away.
+        ending = await self._ledger.release(found.id, attempt=found.attempt, note=Note(Signal.OPERATOR))
         self._telemetry.ended(State.RELEASED, Signal.OPERATOR, ending)
         released = ending is Ending.FIRST
         if released:
-            self._telemetry.changed_by_hand("release", public_id(id_), who)
+            self._telemetry.changed_by_hand("release", public_id(found.id), who)
         return released
 
-    async def _id_of(self, name: str) -> str | None:
+    async def _named(self, name: str) -> OpenReservation | None:
         # Only what is open is released: a release of anything else would stop a reserve that is still to come.
         async for piece in paced(await self._ledger.reservations(EXAMINED_MAX)):
             for reservation in piece:
                 if name in (reservation.id, public_id(reservation.id)):
-                    return reservation.id
+                    return reservation
         return None

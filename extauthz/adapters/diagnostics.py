@@ -41,6 +41,9 @@ AUDIT_S = 600.0
 JOURNAL_READERS_MAX = 4
 JOURNAL_WRITE_S = 60.0
 
+# Some of it quotes what was asked. Longer details would not get through: clients take 8 KiB, and each letter may be 12.
+DETAILS_CHARS_MAX = 600
+
 LEVELS = ("debug", "info", "warning", "error")
 
 _CODES: Mapping[type[Exception], grpc.StatusCode] = {
@@ -86,7 +89,8 @@ def _answering(seconds_max: float | None = ANSWER_S) -> Callable[[Method[Request
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - each becomes a status
-                await context.abort(*self.status_of(error))
+                code, details = self.status_of(error)
+                await context.abort(code, details[:DETAILS_CHARS_MAX])
 
         return answer
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,9 +36,14 @@ PAGES_MAX = 16
 BUDGETS_SHOWN = 100
 RESERVATIONS_SHOWN = 20
 
-# How long a page waits for the store to tell of reservations, and for a browser that reads too slowly.
-STORE_S = 1.0
+# How long a page waits for the store to tell of reservations, the first time and later; and for a browser that reads
+# too slowly.
+FIRST_LOOK_S = 10.0
+LOOK_S = 1.0
 SEND_S = 10.0
+
+# The most of all time that is spent on looking at reservations, for however many pages: there may be very many.
+TIME_SHARE_MAX = 0.05
 
 # Browsers that keep their state by name know the realm; it is no secret.
 CHALLENGE = {"www-authenticate": 'Basic realm="extauthz", charset="UTF-8"'}
@@ -56,6 +60,42 @@ _NONCE = "{{nonce}}"
 NONCE_BYTES = 16
 
 
+class _Oldest:
+    """The oldest reservations, looked at once for all pages, and the rarer the longer a look takes."""
+
+    def __init__(self, custody: Custody) -> None:
+        self._custody = custody
+        self._latest: object = None
+        self._look: asyncio.Task[None] | None = None
+        self._due_s = 0.0
+
+    async def latest(self) -> object:
+        """Give what the last look saw, None while the store is away; a look that takes long is not waited for."""
+        look = self._look
+        if look is None or (look.done() and asyncio.get_running_loop().time() >= self._due_s):
+            look = self._look = asyncio.get_running_loop().create_task(self._take())
+        await asyncio.wait((look,), timeout=FIRST_LOOK_S if self._latest is None else LOOK_S)
+        if look.done() and not look.cancelled():
+            look.result()  # raises what is a failure of ours
+        return self._latest
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._look is not None:
+            self._look.cancel()
+
+    async def _take(self) -> None:
+        clock_s = asyncio.get_running_loop().time
+        began_s = clock_s()
+        try:
+            async with asyncio.timeout(FIRST_LOOK_S):
+                found = await self._custody.find(ReservationQuery(count_max=RESERVATIONS_SHOWN))
+            self._latest = _document(reservations(found))
+        except (StoreUnavailableError, TimeoutError):
+            self._latest = None
+        self._due_s = clock_s() + max(EVENTS_S / 2, (clock_s() - began_s) / TIME_SHARE_MAX)
+
+
 class StatusPage:
     """Serves the page and its events. `refresh` brings what `status` tells up to date, as far as that costs little."""
 
@@ -68,7 +108,7 @@ class StatusPage:
     ) -> None:
         self._configuration = configuration
         self._status = status
-        self._custody = custody
+        self._oldest = _Oldest(custody)
         self._refresh = refresh
         self._closing = asyncio.Event()
         self._open = 0
@@ -86,6 +126,7 @@ class StatusPage:
 
     async def _close(self, _: web.Application) -> None:
         self._closing.set()
+        self._oldest.close()
 
     async def _lead(self, _: web.Request) -> web.Response:
         return web.Response(status=302, headers={"location": "/status"})
@@ -133,10 +174,7 @@ class StatusPage:
     async def _everything(self) -> dict[str, object]:
         """Give what GetStatus says, with the oldest reservations; None in their place while the store is away."""
         await self._refresh()
-        held: object = None
-        with suppress(StoreUnavailableError, TimeoutError):
-            async with asyncio.timeout(STORE_S):
-                held = _document(reservations(await self._custody.find(ReservationQuery(count_max=RESERVATIONS_SHOWN))))
+        held = await self._oldest.latest()
         return {"status": _document(self._status(BUDGETS_SHOWN)), "reservations": held}
 
 
@@ -163,7 +201,7 @@ def _as_bearer(authorization: str) -> str:
         return authorization
     try:
         decoded = base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # neither Base64 nor UTF-8, or not even ASCII
         return ""
     return f"{BEARER} {decoded.partition(':')[2]}"
 

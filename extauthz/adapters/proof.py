@@ -28,7 +28,8 @@ class Proof:
         """Tell whether this is it."""
         if name != self.name:
             return False
-        given = value.encode() if isinstance(value, str) else value
+        # aiohttp keeps bytes that are not UTF-8 as surrogates.
+        given = value.encode(errors="surrogateescape") if isinstance(value, str) else value
         if self.scheme:
             scheme, _, given = given.partition(b" ")
             if scheme.lower() != self.scheme.lower().encode():

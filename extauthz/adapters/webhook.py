@@ -123,7 +123,7 @@ async def _try(session: aiohttp.ClientSession, settings: WebhookSettings, alert:
                 return _Tried()
             again = answer.status in _AGAIN or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
             return _Tried(f"status {answer.status}", again, _retry_after_s(answer.headers.get("retry-after", "")))
-    except aiohttp.InvalidURL as error:
+    except (aiohttp.InvalidURL, UnicodeError) as error:  # the second by hosts that DNS has no way to write
         return _Tried(type(error).__name__)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         # Their texts may hold the URL.

@@ -1,8 +1,8 @@
 """The configuration in force, written as a file: defaults included, secrets as `***`.
 
 It is written from what requests are judged by, where keys have long been hashes. With its secrets put back it reads as
-the same configuration; the keys of `keys_file` are among `keys`. `prices` at its end is for people: what each model
-costs at its dearest, whoever said so.
+the same configuration: the keys of `keys_file` are among `keys`, and what `litellm_file` says is among the sections.
+`prices` at its end is for people: what each model costs at its dearest, whoever said so.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ _UNSEEN = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff]")
 
 # Settings that LiteLLM's own section has.
 _POLICY, _USER_HEADER = "models_policy", "user_header_name"
+# Files whose content is written out.
+_FILES = ("keys_file", "litellm_file")
 # Lists of fallbacks all count alike, so it does not matter which of the places a list is read from.
 _FALLBACK_PLACES = tuple((section, name) for name in (FALLBACKS, *SPECIAL_FALLBACKS) for section in (LITELLM, ROUTER))
 
@@ -128,6 +130,7 @@ def _routing(catalog: Catalog) -> Section:
 def _service(settings: Settings) -> Section:
     names = (name for name in Settings.model_fields if name not in (_POLICY, _USER_HEADER))
     section: Section = {name: _written(getattr(settings, name)) for name in names}
+    section |= dict.fromkeys(_FILES)
     section["store"] = MEMORY if settings.store is None else _store(settings.store)
     return section
 

@@ -1,4 +1,4 @@
-"""Loading: a file in, and the keys file that it names; one frozen snapshot out, or all of their mistakes."""
+"""Loading: a file in, and those that it names; one frozen snapshot out, or all of their mistakes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from extauthz.config.accounts import KeyList, accounts_of, check_keys, check_ref
 from extauthz.config.explain import did_you_mean, validated
 from extauthz.config.keys_file import read_keys
 from extauthz.config.litellm import GENERAL, LITELLM, MODEL_LIST, OWN_SECTION, LitellmReader, ignored
+from extauthz.config.litellm_file import LitellmFile, find_litellm
 from extauthz.config.model import ExtauthzSection, GeneralSettings, LitellmSettings, Service, Settings, UnknownPrice
 from extauthz.config.snapshot import Sections, Snapshot
 from extauthz.config.source import Entries, Mistakes, Node, child, plain, read, resolved
@@ -72,20 +73,25 @@ def _outcome(path: Path, sources: Sources) -> Snapshot | tuple[Mistake, ...]:
     mistakes = Mistakes(path)
     text = sources.text(path, mistakes)
     root = read(text, mistakes) if not mistakes else Entries(line=1)
-    reader = LitellmReader(root, sources.environ, mistakes)
     own = resolved(child(root, OWN_SECTION) or Entries(line=1), sources.environ, mistakes)
+    theirs = find_litellm(LitellmFile(root, mistakes), own, sources)
+    reader = LitellmReader(theirs.root, sources.environ, theirs.mistakes)
     more_keys = read_keys(path, own, sources)
     section = validated(ExtauthzSection, own, (OWN_SECTION,), mistakes)
-    general = validated(GeneralSettings, reader.sections[GENERAL], (GENERAL,), mistakes)
-    litellm = validated(LitellmSettings, reader.sections[LITELLM], (LITELLM,), mistakes)
+    general = validated(GeneralSettings, reader.sections[GENERAL], (GENERAL,), theirs.mistakes)
+    litellm = validated(LitellmSettings, reader.sections[LITELLM], (LITELLM,), theirs.mistakes)
     check_references(own, mistakes)
     check_keys([KeyList(own, (OWN_SECTION,), mistakes, reader.sections[GENERAL]), *more_keys.lists])
     _check_slips(root, mistakes)
+    _check_slips(theirs.root, theirs.mistakes)
     unknown_price = section.unknown_price if section is not None else UnknownPrice()
-    catalog = _catalog(reader, own, unknown_price, mistakes)
+    mistakes_before = len(theirs.mistakes)
+    catalog = _catalog(reader, unknown_price)
+    if len(theirs.mistakes) == mistakes_before:
+        _check_upstream_auth(own, catalog, mistakes)
     if section is not None and section.shard_count > 1 and litellm is not None and litellm.max_budget:
-        _check_no_global_budget(reader.sections[LITELLM], mistakes)
-    found = (*mistakes.all(), *more_keys.mistakes)
+        _check_no_global_budget(reader.sections[LITELLM], theirs.mistakes)
+    found = tuple(dict.fromkeys((*mistakes.all(), *theirs.mistakes.all(), *more_keys.mistakes)))
     if found or section is None or general is None or litellm is None:
         return found
     settings = _settings(section, general, litellm)
@@ -93,21 +99,17 @@ def _outcome(path: Path, sources: Sources) -> Snapshot | tuple[Mistake, ...]:
         settings,
         catalog,
         Directory(accounts_of(section, general, litellm, more_keys.fields, settings.timezone)),
-        _notices(root, catalog, settings),
+        _notices(theirs.root, catalog, settings),
         digest=sources.digest,
         stamps=sources.stamps,
-        sections=_sections(root, more_keys.lists),
+        sections=_sections(Entries(1, {**theirs.root.entries, **root.entries}), more_keys.lists),
     )
 
 
-def _catalog(reader: LitellmReader, own: Node, unknown_price: UnknownPrice, mistakes: Mistakes) -> Catalog:
-    mistakes_before = len(mistakes)
+def _catalog(reader: LitellmReader, unknown_price: UnknownPrice) -> Catalog:
     prices = Prices(unknown_price.input_cost_per_token, unknown_price.output_cost_per_token)
     source = CatalogSource(reader.offers(), reader.aliases(), reader.fallbacks(), prices)
-    catalog = Catalog(source, find_listed)
-    if len(mistakes) == mistakes_before:
-        _check_upstream_auth(own, catalog, mistakes)
-    return catalog
+    return Catalog(source, find_listed)
 
 
 def _check_upstream_auth(own: Node, catalog: Catalog, mistakes: Mistakes) -> None:

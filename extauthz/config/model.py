@@ -396,6 +396,11 @@ class Service(Strict):
         description="The path of a file with more `keys`, as a list: a mounted Secret. Read again when it changes. A "
         "relative path begins at this file.",
     )
+    litellm_file: Path | None = Field(
+        default=None,
+        description="The path of LiteLLM's config.yaml, such as a mounted ConfigMap of its chart. Its sections take "
+        "the place of those beside `extauthz:`. Read again when it changes. A relative path begins at this file.",
+    )
     log: LogSettings = Field(default=LogSettings(), description="What is logged.")
     tracing: bool = Field(
         default=False,

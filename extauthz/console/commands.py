@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, BinaryIO, Concatenate, ParamSpec
 import click
 
 from extauthz.console.inputs import Amendment, Caller, DecisionFilter, Question, ReservationFilter
-from extauthz.console.parameters import AMOUNT, PAIR, NumberType, WhoType, json_option, speaks_to_a_server
+from extauthz.console.parameters import (
+    AMOUNT,
+    PAIR,
+    NumberType,
+    WhoType,
+    json_option,
+    key_of,
+    print_json,
+    speaks_to_a_server,
+    text_of,
+)
 from extauthz.console.target import Target
 from extauthz.domain.verdict import Reason, Word
 
@@ -25,7 +35,6 @@ if TYPE_CHECKING:
     from extauthz._proto.extauthz.diagnostics.v1.diagnostics_pb2 import WatchDecisionsResponse
     from extauthz.console.budgets import Change
 
-BODY_BYTES_MAX = 3 * 1024 * 1024
 PERCENT = 100
 SHARE_MIN = 0.000_001
 PERCENT_MAX = 1_000_000
@@ -62,7 +71,7 @@ def budgets_list(target: Target, *, prefix: str, used: float, as_json: bool) -> 
 
     found = ask_once(target, lambda server: console.listed(server, prefix, used / PERCENT))
     if as_json:
-        _print_json([console.to_listed(budget) for budget in found])
+        print_json([console.to_listed(budget) for budget in found])
     else:
         console.show(found)
 
@@ -79,7 +88,7 @@ def budgets_get(target: Target, *, scope: str, as_json: bool) -> None:
 
     found = ask_once(target, lambda server: console.of_scope(server, scope))
     if as_json:
-        _print_json([document(budget) for budget in found])
+        print_json([document(budget) for budget in found])
     else:
         console.show(found)
 
@@ -160,7 +169,7 @@ def _tell(change: Change, *, as_json: bool) -> None:
     from extauthz.console.budgets import show_change
 
     if as_json:
-        _print_json(change.document())
+        print_json(change.document())
     else:
         show_change(change)
 
@@ -186,9 +195,9 @@ def reservations_list(target: Target, *, scope: str, model: str, older: float, a
 
     answer = ask_once(target, lambda server: console.listed(server, ReservationFilter(scope, model, older)))
     if as_json:
-        _print_json([document(reservation) for reservation in answer.reservations])
+        print_json([document(reservation) for reservation in answer.reservations])
     else:
-        console.show(answer)
+        console.show(answer, scope)
     if cut_off := console.cut_off(answer):
         click.echo(cut_off, err=True)
 
@@ -207,7 +216,7 @@ def reservations_release(target: Target, *, id_: str, as_json: bool) -> None:
 
     released = ask_once(target, lambda server: console.release(server, id_))
     if as_json:
-        _print_json({"id": id_, "released": released})
+        print_json({"id": id_, "released": released})
     else:
         click.echo("released" if released else "nothing to release: it had ended before")
     sys.exit(0 if released else 1)
@@ -250,7 +259,7 @@ def explain(
     if check is not None:
         if caller != Caller() or any((method, path, model, body, headers, context)):
             raise click.UsageError("--check says all about the request: leave the other options out")
-        request = console.whole_request(_text(check, "--check"))
+        request = console.whole_request(text_of(check, "--check"))
     else:
         if body is not None and model is not None:
             raise click.UsageError("the body names the model: leave --model out")
@@ -259,14 +268,14 @@ def explain(
             method=method or "POST",
             path=path or "/v1/chat/completions",
             model=model or "",
-            body="" if body is None else _text(body, "--body"),
+            body="" if body is None else text_of(body, "--body"),
             headers=dict(headers),
             context=dict(context),
         )
         request = console.short_request(question)
     answer = ask_once(target, lambda server: console.explained(server, request))
     if as_json:
-        _print_json(document(answer))
+        print_json(document(answer))
     else:
         console.show(answer)
 
@@ -274,21 +283,7 @@ def explain(
 def _caller(key_env: str | None, key_sha256: str | None, key_alias: str | None) -> Caller:
     if sum(given is not None for given in (key_env, key_sha256, key_alias)) > 1:
         raise click.UsageError("--key-env, --key-sha256 and --key-alias are three ways to say the same: choose one")
-    key = "" if key_env is None else os.environ.get(key_env, "")
-    if key_env is not None and not key:
-        raise click.BadParameter(f"the environment variable {key_env} is not set", param_hint="--key-env")
-    return Caller(key, key_sha256 or "", key_alias or "")
-
-
-def _text(file: BinaryIO, option: str) -> str:
-    """Read a text that is not too long."""
-    blob = file.read(BODY_BYTES_MAX + 1)
-    if len(blob) > BODY_BYTES_MAX:
-        raise click.BadParameter(f"it is longer than {BODY_BYTES_MAX} bytes", param_hint=option)
-    try:
-        return blob.decode()
-    except UnicodeDecodeError:
-        raise click.BadParameter("it is not UTF-8", param_hint=option) from None
+    return Caller(key_of(key_env), key_sha256 or "", key_alias or "")
 
 
 @click.command()
@@ -323,7 +318,7 @@ def watch(
 
     def tell(seen: WatchDecisionsResponse) -> None:
         if as_json:
-            _print_json(document(seen))
+            print_json(document(seen))
         else:
             console.show(screen, seen)
 
@@ -371,7 +366,7 @@ def config(target: Target, *, as_json: bool) -> None:
 
     answer = ask_once(target, console.configuration)
     if as_json:
-        _print_json(document(answer))
+        print_json(document(answer))
     else:
         click.echo(console.to_yaml(answer), nl=False)
 
@@ -387,15 +382,9 @@ def log_level(target: Target, *, level: str | None, as_json: bool) -> None:
 
     now = ask_once(target, lambda server: console.log_level(server, level or ""))
     if as_json:
-        _print_json({"level": now})
+        print_json({"level": now})
     else:
         click.echo(now)
-
-
-def _print_json(value: object) -> None:
-    from extauthz.console.documents import json_line
-
-    click.echo(json_line(value))
 
 
 COMMANDS: tuple[click.Command, ...] = (budgets, reservations, explain, watch, top, config, log_level)

@@ -34,9 +34,9 @@ _OPTIONS = (
 )
 
 # How gRPC begins what it says itself about a connection, as opposed to what a server answers.
-_NO_CONNECTION = ("failed to connect to all addresses", "DNS resolution failed")
-_OUR_DEADLINE = "Deadline Exceeded"
-_LOST = ("Socket closed", "recvmsg:", "GOAWAY", "Connection reset", "Broken pipe", "keepalive", "Stream removed")
+NO_CONNECTION = ("failed to connect to all addresses", "DNS resolution failed")
+OUR_DEADLINE = "Deadline Exceeded"
+LOST = ("Socket closed", "recvmsg:", "GOAWAY", "Connection reset", "Broken pipe", "keepalive", "Stream removed")
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -110,14 +110,19 @@ class Server:
 @asynccontextmanager
 async def connected(target: Target) -> AsyncIterator[Server]:
     """Speak to a server inside the block. Nothing is sent before it is asked. Raises OSError for certificates."""
+    async with new_channel(target) as channel:
+        yield Server(channel, target)
+
+
+def new_channel(target: Target) -> grpc.aio.Channel:
+    """Make the channel to a port. Raises OSError for certificates."""
     # A proxy for the web does not lead to this machine.
     options = (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if target.address.loopback else _OPTIONS
     if target.tls:
-        channel = grpc.aio.secure_channel(str(target.address), _credentials(target), options=options)
-    else:
-        channel = grpc.aio.insecure_channel(str(target.address), options=options)
-    async with channel:
-        yield Server(channel, target)
+        if target.server_name is not None:
+            options = (*options, ("grpc.ssl_target_name_override", target.server_name))
+        return grpc.aio.secure_channel(str(target.address), _credentials(target), options=options)
+    return grpc.aio.insecure_channel(str(target.address), options=options)
 
 
 def ask_once(target: Target, job: Callable[[Server], Awaitable[T]]) -> T:
@@ -141,13 +146,13 @@ def _plainly(error: grpc.aio.AioRpcError, target: Target, seconds: float) -> Ext
     """Say in one line what went wrong, and what to do next."""
     where, details = target.address, " ".join((error.details() or "").split())[:DETAILS_MAX]
     match error.code():
-        case grpc.StatusCode.UNAVAILABLE if details.startswith(_NO_CONNECTION):
+        case grpc.StatusCode.UNAVAILABLE if details.startswith(NO_CONNECTION):
             return ServerAwayError(_unreachable(target, details))
-        case grpc.StatusCode.UNAVAILABLE if not details or any(word in details for word in _LOST):
+        case grpc.StatusCode.UNAVAILABLE if not details or any(word in details for word in LOST):
             return ServerAwayError(f"the server at {where} went away{_or_tls(target)}")
         case grpc.StatusCode.UNAVAILABLE:
             return ServerAwayError(f"the server at {where} cannot do that now: {details}")
-        case grpc.StatusCode.DEADLINE_EXCEEDED if details == _OUR_DEADLINE:
+        case grpc.StatusCode.DEADLINE_EXCEEDED if details == OUR_DEADLINE:
             return ServerAwayError(
                 f"the server at {where} did not answer within {seconds:g} s: it stands still or is busy, and may do "
                 "what it was asked all the same"
@@ -176,12 +181,14 @@ def _unreachable(target: Target, details: str) -> str:
             f"nobody listens on {where}: start `extauthz serve`, or name its admin port by --admin or EXTAUTHZ_ADMIN "
             "(in Kubernetes after `kubectl port-forward`)"
         )
+    if target.tls and "Hostname Verification" in details:
+        return f"the certificate of {where} is made out to another name: give it by --admin-server-name"
     if target.tls and ("handshake" in details.lower() or "certificate" in details.lower() or "SSL" in details):
         return (
             f"no TLS with {where}: it speaks none, or its certificate is not of --admin-ca, or it does not take "
             "--admin-cert"
         )
-    if any(word in details for word in _LOST):
+    if any(word in details for word in LOST):
         return f"{where} hangs up: it is no admin port of extauthz{_or_tls(target)}"
     return f"{where} cannot be reached ({details}): name the server's admin port by --admin or EXTAUTHZ_ADMIN"
 

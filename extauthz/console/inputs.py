@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from extauthz.domain.verdict import Word
+
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
@@ -59,3 +61,14 @@ class Question:
     body: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     context: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a Check should be answered; any status will do where none is named."""
+
+    word: Word
+    status: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.word) if self.status is None else f"{self.word} {self.status}"

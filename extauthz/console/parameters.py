@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import BinaryIO, Concatenate, ParamSpec
 
 import click
 
@@ -21,6 +21,7 @@ from extauthz.errors import ExtauthzError
 
 ADMIN = "127.0.0.1:9192"
 WHO_BYTES_MAX = 64
+BODY_BYTES_MAX = 3 * 1024 * 1024
 
 P = ParamSpec("P")
 
@@ -146,6 +147,12 @@ _CONNECTION = {
     "ca": click.option("--admin-ca", "ca", type=FILE, help="Speak TLS, and trust this CA (PEM)."),
     "cert": click.option("--admin-cert", "cert", type=FILE, help="Your certificate (PEM), where the server wants one."),
     "key": click.option("--admin-key", "key", type=FILE, help="The key (PEM) of your certificate."),
+    "server_name": click.option(
+        "--admin-server-name",
+        "server_name",
+        metavar="NAME",
+        help="The name in the server's certificate, where you reach it by another, such as through a port-forward.",
+    ),
 }
 
 
@@ -164,11 +171,18 @@ def speaks_to_a_server(command: Callable[Concatenate[Target, P], None]) -> Calla
     return decorated
 
 
-def _target(admin: Address, token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None) -> Target:
+def _target(
+    admin: Address,
+    token_file: Path | None,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    server_name: str | None,
+) -> Target:
     if (cert is None) != (key is None):
         raise click.UsageError("--admin-cert and --admin-key go together")
     client = ClientCertificate(cert, key) if cert is not None and key is not None else None
-    return Target(admin, read_token(token_file, os.environ), ca, client)
+    return Target(admin, read_token(token_file, os.environ), ca, client, server_name)
 
 
 @contextmanager
@@ -180,3 +194,29 @@ def told_plainly() -> Iterator[None]:
         raise  # who reads has seen enough: click ends without a word
     except (ExtauthzError, OSError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def key_of(variable: str | None) -> str:
+    """Read the API key from the variable that --key-env names; nothing without one."""
+    key = "" if variable is None else os.environ.get(variable, "")
+    if variable is not None and not key:
+        raise click.BadParameter(f"the environment variable {variable} is not set", param_hint="--key-env")
+    return key
+
+
+def text_of(file: BinaryIO, option: str) -> str:
+    """Read a text that is not too long."""
+    blob = file.read(BODY_BYTES_MAX + 1)
+    if len(blob) > BODY_BYTES_MAX:
+        raise click.BadParameter(f"it is longer than {BODY_BYTES_MAX} bytes", param_hint=option)
+    try:
+        return blob.decode()
+    except UnicodeDecodeError:
+        raise click.BadParameter("it is not UTF-8", param_hint=option) from None
+
+
+def print_json(value: object) -> None:
+    """Print a value in one line of JSON."""
+    from extauthz.console.documents import json_line  # noqa: PLC0415 - help needs no protobuf
+
+    click.echo(json_line(value))

@@ -36,8 +36,8 @@ def cut_off(answer: pb.ListReservationsResponse) -> str:
     return f"only the {RESERVATIONS_MAX:,} oldest are shown: choose by --scope, --model or --older"
 
 
-def show(answer: pb.ListReservationsResponse) -> None:
-    """Print a table of reservations."""
+def show(answer: pb.ListReservationsResponse, scope: str) -> None:
+    """Print a table of reservations, with what each holds of a scope, or of whichever it holds the most of."""
     console = new_console()
     whole = console.width >= ONE_LINE_WIDTH
     columns = ("id", "model", "age", "lease", "held", "of") if whole else ("id, model", "age", "held", "of")
@@ -46,7 +46,8 @@ def show(answer: pb.ListReservationsResponse) -> None:
         id_, model = cell(reservation.id), cell(reservation.model)
         age = duration(reservation.age_seconds)
         # Each scope holds as much of the estimate as it had left.
-        held = exact(max((held.held_usd for held in reservation.held), default=0.0))
+        amounts = (held.held_usd for held in reservation.held if scope in ("", held.scope))
+        held = exact(max(amounts, default=0.0))
         scopes = cell(", ".join(scope_short(held.scope) for held in reservation.held))
         if whole:
             lease = until(reservation.lease_ends_at, time.time())

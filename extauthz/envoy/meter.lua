@@ -871,11 +871,14 @@ function envoy_on_response(handle)
   meter(handle, reader, report)
 end
 
--- For tests, which cut documents at every byte without Envoy; Envoy ignores what a script returns.
-return {
-  Report = Report,
-  JsonBody = JsonBody,
-  EventStream = EventStream,
-  ModelCount = ModelCount,
-  with_member = with_member,
-}
+-- For tests, which cut documents at every byte without Envoy; Envoy ignores what a script returns. Inside a block, since
+-- Envoy Gateway writes a call behind a script to check it, and nothing may stand behind a bare return.
+do
+  return {
+    Report = Report,
+    JsonBody = JsonBody,
+    EventStream = EventStream,
+    ModelCount = ModelCount,
+    with_member = with_member,
+  }
+end

@@ -150,10 +150,12 @@ class Balance:
 class OpenReservation:
     """A reservation that has not ended, with what it holds on each counter, in nano-USD.
 
-    `lease_end_ms` is when it will be expired unless something is heard of it; both times are the store's.
+    `attempt` is the Check that has it. `lease_end_ms` is when it will be expired unless something is heard of it; both
+    times are the store's.
     """
 
     id: str
+    attempt: str
     model: str
     reserved_at_ms: int
     lease_end_ms: int

@@ -190,9 +190,6 @@ class MemoryLedger:
         """Change the books by hand; False when this was done already."""
         if amendment.id in self._amended:
             return False
-        self._amended[amendment.id] = None
-        if len(self._amended) > AMENDMENTS_MAX:
-            self._amended.popitem(last=False)
         counter, amount_nanousd = amendment.counter, amendment.amount_nanousd
         budget = (counter.scope, counter.window.name)
         match amendment.kind, amount_nanousd:
@@ -202,6 +199,9 @@ class MemoryLedger:
                 self._limits[budget] = limit_nanousd
             case kind, _:
                 self._amend_tally(kind, counter, amount_nanousd or 0)
+        self._amended[amendment.id] = None
+        if len(self._amended) > AMENDMENTS_MAX:
+            self._amended.popitem(last=False)
         return True
 
     def _amend_tally(self, kind: AmendmentKind, counter: Counter, amount_nanousd: int) -> None:
@@ -258,6 +258,7 @@ class MemoryLedger:
         return tuple(
             OpenReservation(
                 id=held.hold.id,
+                attempt=held.attempt,
                 model=held.hold.model,
                 reserved_at_ms=held.hold.reserved_at_ms,
                 lease_end_ms=held.lease_end_ms,

@@ -155,9 +155,10 @@ def _is_current(name: str, now_ms: int) -> bool:
 
 def _reservation(id_: str, lease_end_ms: int, record: str) -> OpenReservation:
     """Read a record, as keys.py describes it."""
-    _, _, reserved_at, model, *amounts = record.split(" ")
+    _, attempt, reserved_at, model, *amounts = record.split(" ")
     return OpenReservation(
         id=id_,
+        attempt=attempt,
         model=unquote(model),
         reserved_at_ms=int(reserved_at),
         lease_end_ms=lease_end_ms,

@@ -22,7 +22,7 @@ from extauthz.domain.routes import RouteClass
 from extauthz.domain.verdict import Reason, Word
 from extauthz.errors import ExtauthzError
 from extauthz.ledger.base import Amendment, AmendmentKind
-from extauthz.ledger.journal import CHECKPOINT, Checkpoint, Entry, position
+from extauthz.ledger.journal import CHECKPOINT, LIMIT_REMOVED, Checkpoint, Entry, position
 
 # Journals are in the order of endings, and files of several replicas one after the other: so many records are looked
 # at together, and the earliest goes first.
@@ -31,7 +31,7 @@ LOOKAHEAD_MAX = 10_000
 NO_RECORD = "is neither a line of `extauthz watch --json` nor of `extauthz journal`"
 
 _ENDINGS = ("settled", "released", "expired")
-_AMENDMENTS = frozenset(AmendmentKind)
+_AMENDMENTS = {**{kind.value: kind for kind in AmendmentKind}, LIMIT_REMOVED: AmendmentKind.LIMIT}
 
 # What stands in for a journal's request, which has no path.
 _METHOD, _PATH = "POST", "/v1/chat/completions"
@@ -165,9 +165,9 @@ def _journalled(entry: Entry) -> Record | None:
     """Read an entry; None for one that only explains others."""
     at_ms = position(entry.at)[0]
     if entry.how in _AMENDMENTS:
-        kind, counter = AmendmentKind(entry.how), Counter.parse(entry.counters[0])
-        # A limit that was taken back is written down as 0.
-        return Amended(at_ms, Amendment(entry.id or entry.at, kind, counter, entry.cost_nanousd or None, entry.who))
+        kind, amount_nanousd = _AMENDMENTS[entry.how], None if entry.how == LIMIT_REMOVED else entry.cost_nanousd
+        counter = Counter.parse(entry.counters[0])
+        return Amended(at_ms, Amendment(entry.id or entry.at, kind, counter, amount_nanousd, entry.who))
     if entry.how not in _ENDINGS:
         return None
     if entry.booked_nanousd != entry.cost_nanousd:

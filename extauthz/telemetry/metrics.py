@@ -133,8 +133,6 @@ class Metrics:
         )
         for result in ("loaded", "refused", "unchanged"):
             self.config_reloads.labels(result)  # a series that begins with its first count has no increase
-        for result in ("loaded", "refused", "unchanged"):
-            self.config_reloads.labels(result)  # so that the first one is an increase
         self.config_reload_failed = Gauge(
             "extauthz_config_reload_failed",
             "Whether the files of the configuration are wrong, so that an older one is in force.",

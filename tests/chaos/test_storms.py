@@ -19,6 +19,7 @@ from tests.support.processes import eventually
 from tests.support.tempest import House, house
 from tests.support.tempest_calls import SEED_VARIABLE, Tally, Tempest, seed
 from tests.support.tempest_faults import FAULTS, Fault
+from tests.support.tempest_operators import OPERATIONS
 
 pytestmark = [pytest.mark.envoy, pytest.mark.redis, pytest.mark.chaos]
 
@@ -39,14 +40,19 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", [*FAULTS, *OPERATIONS], ids=str)
 async def test_the_books_are_right_after(fault: Fault, version: EnvoyVersion, table: list[str]) -> None:
     """Held is 0, each call cost what the upstream says or its last sign of life, and nothing was booked twice."""
     chosen, started = seed(), time.monotonic()
     print(f"{SEED_VARIABLE}={chosen}")  # noqa: T201 - shown when the test fails
     async with fault.scene() as scene:
         running = house(
-            scene.store, version, replicas=fault.replicas, lease_seconds=fault.lease_seconds, edit=scene.edit
+            scene.store,
+            version,
+            replicas=fault.replicas,
+            lease_seconds=fault.lease_seconds,
+            rules=fault.rules,
+            edit=scene.edit,
         )
         async with running as home:
             if isinstance(scene.tool, list):

@@ -775,6 +775,7 @@ class TestQuestions:
         listed = await ledger.reservations(9)
 
         assert ["oldest", "old", "new"] == [reservation.id for reservation in listed]
+        assert oldest.attempt == listed[0].attempt
         assert [now_ms - 3000, now_ms - 2000] == [reservation.reserved_at_ms for reservation in listed[:2]]
         assert [((TEAM, 50),), ((TEAM, 100), (OTHER_TEAM, 70)), ((TEAM, 0),)] == [
             reservation.amounts for reservation in listed

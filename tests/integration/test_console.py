@@ -607,6 +607,10 @@ class TestConnection:
         [
             pytest.param(["--admin-ca", "{ca}", "--admin-cert", "{client_cert}", "--admin-key", "{client_key}"], 0, "",
                          id="right"),
+            pytest.param(["--admin-ca", "{ca}", "--admin-cert", "{client_cert}", "--admin-key", "{client_key}",
+                          "--admin-server-name", "localhost"], 0, "", id="by another of its names"),
+            pytest.param(["--admin-ca", "{ca}", "--admin-cert", "{client_cert}", "--admin-key", "{client_key}",
+                          "--admin-server-name", "elsewhere"], 1, "is made out to another name", id="by another name"),
             pytest.param([], 1, "--admin-ca turns on", id="plain"),
             pytest.param(["--admin-ca", "{client_cert}"], 1, "no TLS with", id="another CA"),
             pytest.param(["--admin-ca", "{ca}"], 1, "", id="no certificate"),

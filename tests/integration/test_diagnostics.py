@@ -16,10 +16,11 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from extauthz._proto.envoy.service.accesslog.v3.als_pb2_grpc import AccessLogServiceStub
 from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as pb
 from extauthz.adapters.diagnostics import JOURNAL_READERS_MAX
 from extauthz.config.load import load
-from tests.support.gate import FREE, PAID
+from tests.support.gate import CALL_SECONDS_MAX, FREE, PAID, an_ending
 from tests.support.operated import Office, operated, refused
 from tests.support.processes import eventually
 from tests.support.redis import RedisServer
@@ -356,6 +357,21 @@ class TestReservations:
         await eventually(lambda: office.lines("changed by hand"), what="it is logged")
         assert found.public_id == office.lines("changed by hand")[0]["subject"]
 
+    async def test_released_and_answered_all_the_same(self, office: Office) -> None:
+        """What was served after an operator gave it up is booked, once, however often its end is told."""
+        answer = await office.check(PAID)
+        (found,) = (await office.call("ListReservations")).reservations
+        assert (await office.call("ReleaseReservation", id=found.id)).released
+        for _ in range(2):
+            log = AccessLogServiceStub(office.gate).StreamAccessLogs(timeout=CALL_SECONDS_MAX)
+            await log.write(an_ending(answer, input_tokens=40, output_tokens=10))
+            await log.done_writing()
+            await log
+
+        after = await budget(office, "team:research")
+        assert (0.0002, 0) == (after.spent_usd, after.held_usd)
+        assert (await office.call("Audit")).ok
+
 
 class TestAudit:
     """Proof that the books are right."""
@@ -394,6 +410,21 @@ class TestAudit:
         answers = await asyncio.gather(*(office.call("Audit") for _ in range(5)))
 
         assert all(answer.ok for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("ListReservations", {"scope": "x" * 100_000}),
+        ("GetBudget", {"scope": "ü" * 100_000}),
+        ("SetLimit", {"scope": "team:research", "window": "ü" * 100_000, "limit_usd": 1}),
+        ("SetLogLevel", {"level": "x" * 100_000}),
+    ],
+)
+async def test_a_refusal_is_short(office: Office, method: str, fields: dict[str, Any]) -> None:
+    """However long what was asked is, the sentence that refuses it gets through."""
+    with refused(INVALID):
+        await office.call(method, **fields)
 
 
 class TestJournal:

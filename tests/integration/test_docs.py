@@ -19,7 +19,7 @@ from extauthz.demo.upstream import Upstream
 from tests.support.documented import Example, Shell, differing, read_examples
 from tests.support.envoy import EnvoyProcess, options_for
 from tests.support.processes import LOOPBACK, START_SECONDS, eventually
-from tests.support.redis import RedisServer
+from tests.support.redis import CACHE, RedisServer
 from tests.support.stack import GateProcess, patient
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -33,7 +33,7 @@ ENDLESS = "extauthz watch"
 # Found in what does something else the second time.
 ONCE = re.compile(r"budgets (?:set|unset|grant|reset) |reservations release |/(?:Set|Grant|Reset|Release)")
 
-GRPCURL = shutil.which("grpcurl") or shutil.which("grpcurl", path=Path.home() / "go" / "bin")
+GRPCURL = shutil.which("grpcurl", path=CACHE / "grpcurl") or shutil.which("grpcurl")
 
 # What clients do while decisions are watched.
 ASKED = (

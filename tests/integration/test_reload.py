@@ -222,6 +222,7 @@ class Load:
     counts: Counter[str] = field(default_factory=Counter)
     odd: list[object] = field(default_factory=list)
     _news: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    _turn: int = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -235,7 +236,8 @@ class Load:
             self.odd += [each for each in await asyncio.gather(*callers, return_exceptions=True) if not cancelled(each)]
 
     async def showed(self, flavour: Flavour) -> None:
-        """Wait for an answer of a flavour that comes from now on."""
+        """Wait for an answer of a flavour to a question that is asked from now on: an older one may be late."""
+        self._turn += 1
         news = self._news[flavour.name]
         news.clear()
         async with asyncio.timeout(CALL_SECONDS_MAX):
@@ -243,13 +245,15 @@ class Load:
 
     async def _ask(self) -> None:
         for key in cycle(("rich", "broke")):
+            turn = self._turn
             shown = shown_by(await self.house.check(key))
             flavour = next((each for each in FLAVOURS if shown in each.shown), None)
             if flavour is None:
                 self.odd.append(shown)
                 continue
             self.counts[f"{flavour.name} {key}"] += 1
-            self._news[flavour.name].set()
+            if turn == self._turn:
+                self._news[flavour.name].set()
 
 
 def cancelled(outcome: object) -> bool:

@@ -57,7 +57,7 @@ async def test_an_exhausted_team_is_served_and_booked(house: Stack) -> None:
     cost = sum(usage.input_tokens * INPUT_NANOUSD + usage.output_tokens * OUTPUT_NANOUSD for usage in used)
     assert len(used) == 3
     assert metrics.spent[("team:trial", "lifetime")] == cost
-    assert metrics.value("extauthz_checks_total", "inference", "shadow_deny", "budget_exceeded") == 3
+    assert metrics.value("extauthz_checks_total", "shadow_deny", "budget_exceeded", "inference") == 3
 
 
 async def test_no_model_is_hidden(house: Stack) -> None:

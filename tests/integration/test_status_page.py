@@ -7,7 +7,7 @@ import io
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from extauthz.adapters.page import PAGES_MAX
 from extauthz.config.load import load
 from extauthz.server import running
 from extauthz.telemetry.log import new_logger
+from tests.support import raw
 from tests.support.chromium import Chromium
 from tests.support.gate import a_check
 from tests.support.processes import LOOPBACK, eventually
@@ -227,6 +228,18 @@ async def test_needs_the_token_of_operators(browser: Chromium) -> None:
         assert TOKEN not in str(await browser.evaluate("document.documentElement.outerHTML"))
 
 
+async def test_bytes_that_are_no_text_are_no_token() -> None:
+    """Whatever bytes a stranger sends are turned away as any wrong token is, and are no failure of the server's."""
+    sent = (b"Bearer \xff\xfe", b"Basic \xc3\xa9", b"Basic /zr+", b"\xe9")
+    head = b"GET /status HTTP/1.1\r\nhost: localhost\r\nauthorization: "
+    async with house_with(f"admin_token: {TOKEN}") as house:
+        replies = await raw.send(
+            house.server.http_port, b"".join(head + each + b"\r\n\r\n" for each in sent), replies=4
+        )
+
+    assert [401] * len(sent) == [reply.status for reply in replies]
+
+
 async def test_another_name_for_loopback_is_refused(house: House) -> None:
     """A page from elsewhere that points its own name here gets nothing: only names of the loopback do."""
     assert 403 == (await status_of(house.url, host="evil.example"))[0]
@@ -249,10 +262,13 @@ async def test_is_closed_beyond_loopback_without_a_token(tmp_path: Path) -> None
 
 async def test_pages_have_a_maximum(house: House) -> None:
     """One page too many is told so, and there is room again when another is closed."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        opened = [await session.get(house.url + "/events") for _ in range(PAGES_MAX)]
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        AsyncExitStack() as pages,
+    ):
+        opened = [await pages.enter_async_context(session.get(house.url + "/events")) for _ in range(PAGES_MAX)]
         refused, _ = await status_of(house.url + "/events")
-        opened.pop().close()
+        opened[0].close()
 
         async def admitted() -> bool:
             async with session.get(house.url + "/events") as answer:
@@ -261,6 +277,21 @@ async def test_pages_have_a_maximum(house: House) -> None:
         assert {200} == {answer.status for answer in opened}
         assert 503 == refused
         await eventually(admitted, what="there is room for another page")
+
+
+async def test_all_pages_share_a_look_at_the_reservations() -> None:
+    """However many pages are open, the store is asked for its reservations as often as for one."""
+    async with (
+        house_with("admission: until_exhausted") as house,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        AsyncExitStack() as pages,
+    ):
+        opened = [await pages.enter_async_context(session.get(house.url + "/events")) for _ in range(PAGES_MAX)]
+        events = [await asyncio.wait_for(answer.content.readline(), 10) for answer in opened]
+        looks = (await house.server.metrics()).value("extauthz_store_duration_seconds_count", "reservations")
+
+    assert all(json.loads(event.removeprefix(b"data: "))["reservations"] is not None for event in events)
+    assert 1 <= looks <= PAGES_MAX / 4
 
 
 async def test_an_event_has_no_secret_in_it(house: House) -> None:

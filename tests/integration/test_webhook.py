@@ -80,6 +80,13 @@ class House:
         return self.witness.deliveries
 
 
+async def test_a_host_that_cannot_be_looked_up() -> None:
+    """A name that DNS has no way to write fails like any other, is told of, and the next alert is tried."""
+    delivered = await House(f"http://{'a' * 64}.example/secret").deliver(ALERT, ALERT)
+
+    assert [Delivery.FAILED] * 2 == [delivery for delivery, *_ in delivered]
+
+
 async def test_what_is_sent() -> None:
     """A chat finds a sentence, a program finds every figure by its name."""
     async with Receiver() as receiver:

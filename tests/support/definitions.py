@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, EnumValueDescriptor, FieldDes
 from google.protobuf.descriptor_pb2 import EnumValueDescriptorProto, FieldDescriptorProto
 from google.protobuf.message import Message
 
-from extauthz import _proto
+from extauthz._proto import envoy
 
 
 def fields_in(message: Message) -> Iterator[str]:
@@ -74,6 +74,6 @@ def messages_defined() -> Iterator[Descriptor]:
 
 def files_defined() -> Iterator[FileDescriptor]:
     """Give our definitions of Envoy's messages, file by file."""
-    for module in pkgutil.walk_packages(_proto.__path__, f"{_proto.__name__}."):
+    for module in pkgutil.walk_packages(envoy.__path__, f"{envoy.__name__}."):
         if module.name.endswith("_pb2"):
             yield importlib.import_module(module.name).DESCRIPTOR

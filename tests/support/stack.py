@@ -76,7 +76,7 @@ class GateProcess:
 
 
 class Metrics:
-    """What /metrics says, by metric name and label values."""
+    """What /metrics says, by metric name and label values, which stand in the order of their labels' names."""
 
     def __init__(self, text: str) -> None:
         self._samples = {

@@ -12,6 +12,10 @@ from extauthz.ledger.keys import Keys
 from tests.support.redis import Server
 
 KEYS = Keys("extauthz")
+# How reservations end; other entries are changes by hand.
+ENDINGS = ("settled", "released", "expired")
+# Who ends one Check's claim only.
+OF_ONE_CLAIM = ("cancellation", "operator")
 WITHDRAWN = [key for key in KEYS.all if ":withdrawn:" in key]
 
 
@@ -69,7 +73,8 @@ class Books:
         by_id = defaultdict[str, list[Entry]](list)
         for entry in self.journal:
             booked.update(dict.fromkeys(entry.counters, entry.booked))
-            by_id[entry.id].append(entry)
+            if entry.how in ENDINGS:
+                by_id[entry.id].append(entry)
         held = Counter[str]()
         for amounts in self.open.values():
             held.update(amounts)
@@ -94,7 +99,7 @@ def _wrong(id_: str, entries: list[Entry], still_open: Container[str]) -> str:
     settled = [entry.cost for entry in entries if entry.how == "settled"]
     expired = [entry.cost for entry in entries if entry.how == "expired"]
     booked, due = sum(entry.booked for entry in entries), sum(settled or expired)
-    over = any(entry.signal != "cancellation" for entry in entries)  # which ends one Check's claim only
+    over = any(entry.signal not in OF_ONE_CLAIM for entry in entries)
     if len(settled) > 1 or len(expired) > 1 or booked != due or (over and id_ in still_open):
         return f"{id_} {'is open' if id_ in still_open else 'is over'} and ended as {entries}"
     return ""

@@ -56,7 +56,11 @@ Strike = Callable[[Tempest, Scene], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that breaks. `loses` says that signals of ends may be lost by it: the design promises no more."""
+    """Something that breaks, or is done in the middle of traffic.
+
+    `loses` says that signals of ends may be lost by it: the design promises no more. `rules` is a line of the
+    configuration.
+    """
 
     name: str
     strike: Strike
@@ -65,6 +69,7 @@ class Fault:
     mix: Mix = MIX
     lease_seconds: int = LEASE_SECONDS
     replicas: int = 2
+    rules: str = ""
 
     def __str__(self) -> str:
         return self.name

@@ -54,6 +54,7 @@ FOLLOWED = {
     "timezone: Europe/Berlin",
     "upstream_auth: {default: remove}",
     "keys_file: keys.yaml",
+    "litellm_file: litellm.yaml",
     "log: {level: debug}",
     "alerts: {percentages: [50]}",
     "unknown_price: {input_cost_per_token: 0.1}",
@@ -63,8 +64,9 @@ FOLLOWED = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with an empty keys file."""
+    """Give a folder with an empty keys file and a file of LiteLLM's."""
     (tmp_path / "keys.yaml").write_text("[]", encoding="utf-8")
+    (tmp_path / "litellm.yaml").write_text("model_list: []", encoding="utf-8")
     return tmp_path
 
 

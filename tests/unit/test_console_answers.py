@@ -9,6 +9,7 @@ from google.protobuf.json_format import Parse
 from rich.console import Console
 
 from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as messages
+from extauthz.console import reservations
 from extauthz.console.documents import document, json_line
 from extauthz.console.explanations import show
 from extauthz.console.frame import View, frame
@@ -44,6 +45,22 @@ def test_amounts() -> None:
     assert ["0.00", "10.00", "0.0982", "0.000124", "-0.50"] == [amount(usd) for usd in (0, 10, 0.0982, 0.000124, -0.5)]
     assert ["0.00", "12,345.68", "0.0124"] == [short(usd) for usd in (0, 12_345.678, 0.01239)]
     assert ["0.42 ms", "2.1 ms", "1,500 ms"] == [milliseconds(seconds) for seconds in (0.00042, 0.0021, 1.5)]
+
+
+def test_a_reservation_shows_what_it_holds_of_the_scope_that_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scopes hold as much as they have left: the most of all is shown, or that of the scope which was named."""
+    held = [
+        messages.Reservation.Held(scope=scope, held_usd=usd) for scope, usd in (("global", 0.007), ("team:a", 0.005))
+    ]
+    answer = messages.ListReservationsResponse(reservations=[messages.Reservation(id="r", held=held)], open=1)
+
+    reservations.show(answer, "")
+    of_all = capsys.readouterr().out
+    reservations.show(answer, "team:a")
+    of_team = capsys.readouterr().out
+
+    assert ("0.007" in of_all, "0.005" in of_all) == (True, False)
+    assert ("0.007" in of_team, "0.005" in of_team) == (False, True)
 
 
 def test_scopes_of_keys_are_short_in_lines() -> None:

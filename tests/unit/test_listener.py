@@ -120,6 +120,7 @@ ENVOYS, OPERATORS = envoys_proof(SHARED), operators_proof(SHARED)
         pytest.param(OPERATORS, "authorization", "Bearer", False, id="the scheme alone"),
         pytest.param(OPERATORS, "authorization", "Bearer t0keN", False, id="another token"),
         pytest.param(OPERATORS, "authorization", "Bearer tökén", False, id="not ASCII"),
+        pytest.param(OPERATORS, "authorization", "Bearer \udcff\udcfe", False, id="bytes that are no text"),
         pytest.param(OPERATORS, "x-extauthz-token", "t0ken", False, id="an operator's as Envoy's"),
     ],
 )

@@ -19,9 +19,10 @@ from extauthz.authorizer import Authorizer, Call
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
 from extauthz.console.documents import document
-from extauthz.domain.budgets import Counter
+from extauthz.domain.budgets import Counter, Scope
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.verdict import Admit, Decision
+from extauthz.domain.windows import WindowRule, parse_duration
 from extauthz.ledger.memory import MemoryLedger
 from extauthz.pricing.estimate import UsualAnswer, UsualTokens
 from extauthz.replay.opening import read_spent
@@ -277,6 +278,17 @@ class TestAnotherConfiguration:
 
         assert (45_000_000, 1) == (sum(spent.nanousd.values()), spent.left_out)
         assert {Outcome.SAME: 1, Outcome.DENIED: 2} == outcomes(replayed(config, lines, dict(spent.nanousd)))
+
+    def test_limits_changed_by_hand(self, tmp_path: Path) -> None:
+        """A limit of 0 refuses all that come after it; one that was taken back leaves the configured one again."""
+        config = configured(tmp_path)
+        lines = watched(config, *TWELVE[:6])
+        counter = Counter(Scope.parse("team:research"), WindowRule(parse_duration("1d")).at(NOON_MS)).key
+        for at_ms, how in ((NOON_MS + 1500, "limit"), (NOON_MS + 3500, "limit_removed")):
+            row = {"at": f"{at_ms}-0", "how": how, "id": how, "cost_nanousd": 0, "booked_nanousd": 0}
+            lines.append(json.dumps({**row, "counters": [counter]}) + "\n")
+
+        assert {Outcome.SAME: 4, Outcome.DENIED: 2} == outcomes(replayed(config, lines))
 
     def test_a_removed_key(self, tmp_path: Path) -> None:
         """Nobody knows who asks any more."""
