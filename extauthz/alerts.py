@@ -63,14 +63,17 @@ class Alerts:
     async def consider(self, survey: Survey) -> None:
         """Tell of what was crossed since the last survey. Raises StoreUnavailableError; the rest is told later."""
         config = self._configuration()
-        every: list[tuple[SurveyedBudget, tuple[_Crossing, ...]]] = []
+        news: list[tuple[SurveyedBudget, tuple[_Crossing, ...]]] = []
+        crossed_now: set[str] = set()
         async for piece in paced(survey.budgets):
-            every += ((surveyed, found) for surveyed in piece if (found := _crossings(surveyed, config.settings)))
-        self._forget({crossing.name for _, crossings in every for crossing in crossings}, survey.taken_ms)
+            for surveyed in piece:
+                crossings = _crossings(surveyed, config.settings)
+                crossed_now.update(crossing.name for crossing in crossings)
+                if any(crossing.name not in self._known for crossing in crossings):
+                    news.append((surveyed, crossings))
+        await self._forget(crossed_now, survey.taken_ms)
         asked = 0
-        for surveyed, crossings in every:
-            if all(crossing.name in self._known for crossing in crossings):
-                continue
+        for surveyed, crossings in news:
             asked += len(crossings)
             if asked > ANNOUNCED_AT_ONCE:
                 return
@@ -95,12 +98,15 @@ class Alerts:
                 self._telemetry.alerted(alert)
                 self._send(alert)
 
-    def _forget(self, crossed_now: set[str], now_ms: int) -> None:
+    async def _forget(self, crossed_now: set[str], now_ms: int) -> None:
         """Note what is not crossed any more, though its window goes on."""
-        for name in self._known.keys() - crossed_now:
-            end_ms = self._known.pop(name)
-            if end_ms is None or now_ms < end_ms:
-                self._relapses[name] = self._relapses.pop(name, 0) + 1
+        async for piece in paced([*self._known]):
+            for name in piece:
+                if name in crossed_now:
+                    continue
+                end_ms = self._known.pop(name)
+                if end_ms is None or now_ms < end_ms:
+                    self._relapses[name] = self._relapses.pop(name, 0) + 1
         while len(self._relapses) > RELAPSES_MAX:
             del self._relapses[next(iter(self._relapses))]
 

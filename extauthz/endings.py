@@ -76,7 +76,7 @@ class Endings:
         for (end, ended), answer in zip(batch, answers, strict=True):
             match answer:
                 case Ending():
-                    ended(answer)
+                    self._report(answer, ended)
                 case StoreUnavailableError():
                     missed.append((end, ended))
                 case BaseException():
@@ -89,6 +89,13 @@ class Endings:
             self._empty.set()
         self._telemetry.endings_waiting(len(self._waiting))
         return not missed
+
+    def _report(self, ending: Ending, ended: Ended) -> None:
+        """Tell what an ending did; whoever fails to hear of it must not lose the others of its batch."""
+        try:
+            ended(ending)
+        except Exception as error:  # noqa: BLE001
+            self._telemetry.failed("endings", error)
 
     async def _tell(self, end: End) -> Ending:
         match end:

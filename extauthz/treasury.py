@@ -156,6 +156,8 @@ class Treasury:
         """
         if len(wanted.who.encode()) > WHO_BYTES_MAX:
             raise UnclearError(f"`who` is longer than {WHO_BYTES_MAX} bytes: send a shorter name")
+        if not wanted.who.isprintable():  # a terminal that shows the log would obey it
+            raise UnclearError("`who` has characters that cannot be shown: send a name")
         if not _CHANGE_ID.fullmatch(wanted.id):
             raise UnclearError("`change_id` may have up to 64 letters, digits and . _ : -; or leave it out")
         row = _chosen(await self._rows_of(wanted.scope), wanted)

@@ -92,10 +92,17 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
             response = denied(denials.internal_error())
         if decision.verdict.reason in _RESERVED_PERHAPS:
             self._background.start(self._let_go(call))
-        self._telemetry.decided(decision, facts, self._clock_s() - started_s)
+        self._tell(decision, facts, self._clock_s() - started_s)
         if response is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer")
         return response
+
+    def _tell(self, decision: Decision, facts: RequestFacts | None, seconds: float) -> None:
+        """Tell of a decision; whatever goes wrong with that leaves the decision as it is."""
+        try:
+            self._telemetry.decided(decision, facts, seconds)
+        except Exception as error:  # noqa: BLE001 - an RPC error would let failure_mode_allow decide after all
+            self._telemetry.failed("telemetry", error)
 
     async def _let_go(self, call: Call) -> None:
         """End what a Check reserved that admits nobody."""

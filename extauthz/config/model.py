@@ -158,7 +158,7 @@ class LogSettings(Strict):
     )
 
 
-class Webhook(Strict):
+class WebhookSettings(Strict):
     """Where alerts are sent."""
 
     url: Secret = Field(description="The URL, best as os.environ/NAME. It gets JSON as Slack's incoming webhooks do.")
@@ -179,7 +179,7 @@ class Webhook(Strict):
         return value
 
 
-class Alerts(Strict):
+class AlertSettings(Strict):
     """Who is told, and when, that a budget comes to its end. Each is told once in a window, whatever the replicas."""
 
     percentages: tuple[Count, ...] = Field(
@@ -191,7 +191,7 @@ class Alerts(Strict):
         le=1000,
         description="From here on, answers have the header x-extauthz-warning, which names the budget.",
     )
-    webhook: Webhook | None = Field(default=None, description="Where alerts are sent, besides log and metrics.")
+    webhook: WebhookSettings | None = Field(default=None, description="Where alerts are sent, besides log and metrics.")
 
     @field_validator("percentages")
     @classmethod
@@ -408,7 +408,7 @@ class Service(Strict):
         "many and as whom say the standard environment variables: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, "
         "OTEL_SERVICE_NAME.",
     )
-    alerts: Alerts = Field(default=Alerts(), description="Who is told that a budget comes to its end.")
+    alerts: AlertSettings = Field(default=AlertSettings(), description="Who is told that a budget comes to its end.")
     estimate: EstimateSettings = Field(default=EstimateSettings(), description="How requests are estimated.")
     unknown_price: UnknownPrice = Field(
         default=UnknownPrice(), description="What tokens cost where nobody has said a price."

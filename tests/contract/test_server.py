@@ -147,6 +147,17 @@ async def test_a_check_is_answered(client: grpc.aio.Channel, request_: CheckRequ
     assert status == answer.denied_response.status.code
 
 
+async def test_a_decision_stands_whatever_becomes_of_its_telling(server: Gate, client: grpc.aio.Channel) -> None:
+    """Where somebody who hears of decisions fails, the answer is the decided one, and the failure is counted."""
+    failures = ("extauthz_failures_total", "telemetry")
+    before = (await server.metrics()).value(*failures)
+    with patch("extauthz.telemetry.latencies.Latencies.decided", side_effect=ValueError("broken on purpose")):
+        answers = [await check(client, request) for request in (a_check(FREE), a_check(key="sk-nobody"))]
+
+    assert [OK, PERMISSION_DENIED] == [answer.status.code for answer in answers]
+    assert before + 2 == (await server.metrics()).value(*failures)
+
+
 async def test_a_list_is_pruned_message_by_message(client: grpc.aio.Channel) -> None:
     """ExternalProcessor answers each message of a stream before the next one is sent."""
     headers = ProcessingRequest(

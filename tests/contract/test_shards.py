@@ -266,8 +266,8 @@ class TestLists:
         """The oldest of all shards come first, and no more than asked for."""
         requests = [ask(f"r{number}", org(f"organization {number}")) for number in range(20)]
         aged = [
-            replace(request, hold=replace(request.hold, reserved_at_ms=request.hold.reserved_at_ms - age_ms))
-            for age_ms, request in enumerate(requests)
+            replace(request, hold=replace(request.hold, reserved_at_ms=request.hold.reserved_at_ms - 1000 * age_s))
+            for age_s, request in enumerate(requests)
         ]
         for request in aged:
             await ledger.reserve(request)

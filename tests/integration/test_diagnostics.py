@@ -276,6 +276,7 @@ MISTAKES: list[tuple[str, dict[str, Any], grpc.StatusCode, tuple[str, ...]]] = [
     ("SetLimit", {"scope": "team:research", "limit_usd": float("inf")}, INVALID, ("`limit_usd`",)),
     ("SetLimit", {"scope": "team:research", "limit_usd": 1e7}, INVALID, ("9007199.25",)),
     ("SetLimit", {"scope": "team:research", "limit_usd": 1, "who": "é" * 33}, INVALID, ("`who`", "64 bytes")),
+    ("ResetBudget", {"scope": "team:research", "who": "eve\x1b[2J"}, INVALID, ("`who`", "cannot be shown")),
     ("SetLimit", {"scope": "team:research", "limit_usd": 1, "change_id": "a b"}, INVALID, ("`change_id`",)),
     ("GrantBudget", {"scope": "team:research"}, INVALID, ("above 0",)),
     ("GrantBudget", {"scope": "team:research", "amount_usd": 9_007_199}, INVALID, ("9007199.25",)),

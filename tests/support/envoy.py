@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +58,6 @@ class EnvoyProcess:
         edit: Callable[[Document], Document] = lambda document: document,
         *,
         workers: int = 1,
-        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.options = options
         self.version = version
@@ -69,7 +68,6 @@ class EnvoyProcess:
         self._process = Process(
             *(version.program, "-c", config, "--concurrency", str(workers)),
             *("--disable-hot-restart", "--log-level", "warning"),
-            environment=environment,
         )
 
     async def __aenter__(self) -> Self:

@@ -97,9 +97,10 @@ class Performance:
         return [usage_of(entry) for entry in self.entries if _type(entry) == AccessLogType.DownstreamPeriodic]
 
     def seen_by_check(self, name: str) -> list[str]:
-        """Give the values of a request header as the Check got them."""
-        headers = self.check.attributes.request.http.header_map.headers
-        return [header.raw_value.decode() for header in headers if header.key == name]
+        """Give the values of a request header as the Check got them: raw, or joined by commas."""
+        http = self.check.attributes.request.http
+        raw = [header.raw_value.decode() for header in http.header_map.headers if header.key == name]
+        return raw or [value for key, value in http.headers.items() if key == name]
 
     async def usage(self) -> dict[str, object]:
         """Wait for the end, and give the usage fields that were logged with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -14,6 +15,7 @@ from extauthz.domain.thresholds import Alert
 from extauthz.domain.windows import Duration, Unit, WindowRule
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Amendment, AmendmentKind
+from extauthz.ledger.pieces import PIECE
 from extauthz.survey import Surveyor
 from tests.support.ledger import ManualClock
 from tests.support.surveyed import FlakyLedger, a_configuration, a_scope, a_snapshot, spend
@@ -248,3 +250,28 @@ async def test_where_a_warning_begins_is_the_operators() -> None:
 
     assert [False, True] == await warned((56, 57), 57)
     assert [False, True] == await warned((109, 110), 110)
+
+
+async def test_what_is_known_is_looked_through_in_slices() -> None:
+    """Where very many budgets are exhausted, others get their turns also while it is found that nothing is new."""
+    rule = Budget(100, HOURLY)
+    house = House(Accounts(teams={f"t{number}": Team((rule,)) for number in range(4 * PIECE)}))
+    (replica,) = house.replicas
+    for number in range(4 * PIECE):
+        await spend(house.ledger, Counter(a_scope(f"team:t{number}"), HOURLY.at(house.ledger.now_ms())), 100)
+    while await replica.look():
+        pass
+    survey, turns = await replica.surveyor.survey(), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await replica.alerts.consider(survey)
+    task.cancel()
+
+    # Of each budget two percentages are known: four slices of budgets, and eight of what is known.
+    assert turns >= 4 + 8 - 2

@@ -134,6 +134,29 @@ async def test_told_when_the_store_is_back() -> None:
     assert len(names) == max(house.witness.waiting)
 
 
+async def test_whoever_fails_to_hear_of_one_loses_no_other() -> None:
+    """What is told to somebody who fails is in the books, and so is all that came with it and after it."""
+    house = House()
+    house.ledger.away = True
+
+    def fail(_: Ending) -> None:
+        house.ledger.away = True
+        raise ValueError("broken on purpose")
+
+    for number in range(2 * AT_ONCE_MAX):
+        end = settle(f"r{number}")
+        await house.endings.carry_out(end, house.hear(end) if number else fail)
+    async with house.catching_up():
+        house.ledger.away = False
+        await eventually(lambda: house.ledger.away, what="the first is told")
+        house.ledger.away = False
+        await asyncio.wait_for(house.endings.drained(), 10)
+
+    assert 7 * 2 * AT_ONCE_MAX == await spent(house)
+    assert 2 * AT_ONCE_MAX - 1 == len(house.heard)
+    assert [("endings", "broken on purpose")] == [(where, str(error)) for where, error in house.witness.failures]
+
+
 async def test_it_goes_on_after_it_was_empty() -> None:
     """A second absence is caught up with like the first."""
     house = House()

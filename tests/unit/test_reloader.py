@@ -206,6 +206,19 @@ async def test_a_keys_file_that_comes_later_is_taken(house: House) -> None:
         await house.heard("loaded extauthz.keys_file")
 
 
+async def test_the_file_of_litellm_is_followed(house: House) -> None:
+    """LiteLLM's file is watched like the configuration that names it, and a change is told by its section."""
+    theirs = house.path.parent / "litellm.yaml"
+    models, _, own = CONFIG.partition("extauthz:")
+    theirs.write_text(models, encoding="utf-8")
+    async with house.followed():
+        house.write(f"extauthz:{own}  litellm_file: litellm.yaml\n")
+        await house.heard("loaded extauthz.litellm_file")
+
+        theirs.write_text(f"{models}litellm_settings: {{max_budget: 3}}", encoding="utf-8")
+        await house.heard("loaded litellm_settings")
+
+
 async def test_not_every_mistake_is_told(house: House) -> None:
     """The status and the log have room for some; the rest is counted."""
     async with house.followed():
