@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tests.support.chart import Json
-from tests.support.mesh import Places
+from tests.support.mesh import TYPE, Places, address, cluster, grpc_cluster
 
 MANAGER = "envoy.filters.network.http_connection_manager"
-TYPE = "type.googleapis.com/envoy"
 
 GATED_HOST = "llm.example.com:8080"
 OTHER_HOST = "shop.example.com:8080"
@@ -46,7 +45,7 @@ def gateway(ports: Places, extauthz_host: str) -> Json:
         },
         {"name": OTHER_HOST, "domains": ["shop.example.com", "shop.example.com:*"], "routes": [shop]},
     ]
-    return _document(ports, "0.0.0.0_8080", hosts, [_cluster(upstream, ports.upstream)], extauthz_host)
+    return _document(ports, "0.0.0.0_8080", hosts, [cluster(upstream, ports.upstream)], extauthz_host)
 
 
 def sidecar(ports: Places, extauthz_host: str) -> Json:
@@ -57,7 +56,7 @@ def sidecar(ports: Places, extauthz_host: str) -> Json:
         "domains": ["*"],
         "routes": [{"name": "default", "match": {"prefix": "/"}, "route": {"cluster": upstream, "timeout": "0s"}}],
     }
-    return _document(ports, "virtualInbound", [host], [_cluster(upstream, ports.upstream)], extauthz_host)
+    return _document(ports, "virtualInbound", [host], [cluster(upstream, ports.upstream)], extauthz_host)
 
 
 def patched(document: Json, envoy_filter: Json, context: Context, *, port: int) -> Json:
@@ -221,21 +220,15 @@ def _document(ports: Places, name: str, hosts: Sequence[Json], clusters: Sequenc
         ],
         "route_config": {"name": name, "virtual_hosts": list(hosts)},
     }
-    server = _cluster(f"outbound|9191||{extauthz_host}", ports.extauthz)
-    server["typed_extension_protocol_options"] = {
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": f"{TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http2_protocol_options": {}},
-        }
-    }
+    server = grpc_cluster(f"outbound|9191||{extauthz_host}", ports.extauthz)
     return {
         "node": {"id": "router~127.0.0.1~istio-ingress", "cluster": "istio-ingress"},
-        "admin": {"address": _address(ports.admin)},
+        "admin": {"address": address(ports.admin)},
         "static_resources": {
             "listeners": [
                 {
                     "name": name,
-                    "address": _address(ports.listen),
+                    "address": address(ports.listen),
                     "filter_chains": [{"filters": [{"name": MANAGER, "typed_config": connection_manager}]}],
                 }
             ],
@@ -246,17 +239,3 @@ def _document(ports: Places, name: str, hosts: Sequence[Json], clusters: Sequenc
 
 def _filter(name: str, message: str) -> Json:
     return {"name": name, "typed_config": {"@type": f"{TYPE}.extensions.filters.http.{message}"}}
-
-
-def _cluster(name: str, port: int) -> Json:
-    endpoints = [{"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}]
-    return {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "10s",
-        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
-    }
-
-
-def _address(port: int) -> Json:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}

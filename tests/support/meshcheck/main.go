@@ -18,6 +18,7 @@ import (
 	filters "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	routes "sigs.k8s.io/gateway-api/apis/v1"
 	grants "sigs.k8s.io/gateway-api/apis/v1beta1"
 	strict "sigs.k8s.io/yaml"
 )
@@ -27,8 +28,10 @@ var istio = map[string]func() proto.Message{
 	"security.istio.io/v1 AuthorizationPolicy": func() proto.Message { return &security.AuthorizationPolicy{} },
 	"security.istio.io/v1 PeerAuthentication":  func() proto.Message { return &security.PeerAuthentication{} },
 	"networking.istio.io/v1 DestinationRule":   func() proto.Message { return &networking.DestinationRule{} },
+	"networking.istio.io/v1 VirtualService":    func() proto.Message { return &networking.VirtualService{} },
+	"networking.istio.io/v1 Gateway":           func() proto.Message { return &networking.Gateway{} },
 	"networking.istio.io/v1alpha3 EnvoyFilter": func() proto.Message { return &filters.EnvoyFilter{} },
-	" MeshConfig":                              func() proto.Message { return &mesh.MeshConfig{} },
+	" MeshConfig": func() proto.Message { return &mesh.MeshConfig{} },
 }
 
 var others = map[string]func() any{
@@ -38,6 +41,9 @@ var others = map[string]func() any{
 	"gateway.envoyproxy.io/v1alpha1 ClientTrafficPolicy":  func() any { return &gateway.ClientTrafficPolicy{} },
 	"gateway.envoyproxy.io/v1alpha1 EnvoyPatchPolicy":     func() any { return &gateway.EnvoyPatchPolicy{} },
 	"gateway.networking.k8s.io/v1beta1 ReferenceGrant":    func() any { return &grants.ReferenceGrant{} },
+	"gateway.networking.k8s.io/v1 Gateway":                func() any { return &routes.Gateway{} },
+	"gateway.networking.k8s.io/v1 HTTPRoute":              func() any { return &routes.HTTPRoute{} },
+	"gateway.envoyproxy.io/v1alpha1 EnvoyGateway":         func() any { return &gateway.EnvoyGateway{} },
 }
 
 type object struct {
