@@ -23,6 +23,8 @@ CHROMIUM := .cache/chromium/chromium
 GRPCURL := .cache/grpcurl/grpcurl
 # What renders the chart: the machine's own, or built by its Go.
 HELM := .cache/helm/helm
+# What judges it besides; `make setup` leaves it out, since it takes two cores for two minutes and finds little.
+KUBE_SCORE := .cache/kube-score/kube-score
 # What decodes the chart's objects for meshes by their own types; built by the machine's Go.
 MESHCHECK := .cache/meshcheck/meshcheck
 PYTEST_ARGS ?= -n 2 --dist loadgroup
@@ -59,10 +61,11 @@ $(VALKEY_DIR)/.installed: .cache/uv/bin/uv
 $(REDIS_7): tests/support/get-redis-7.sh tests/support/debian.sh
 $(PROMETHEUS): tests/support/get-prometheus.sh tests/support/debian.sh
 $(CHROMIUM): tests/support/get-chromium.sh tests/support/debian.sh
-$(GRPCURL): tests/support/get-grpcurl.sh
-$(HELM): tests/support/get-helm.sh
+$(GRPCURL): tests/support/get-grpcurl.sh tests/support/golang.sh
+$(HELM): tests/support/get-helm.sh tests/support/golang.sh
+$(KUBE_SCORE): tests/support/get-kube-score.sh tests/support/golang.sh
 $(MESHCHECK): tests/support/get-meshcheck.sh $(wildcard tests/support/meshcheck/*)
-$(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) $(HELM) $(MESHCHECK):
+$(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) $(HELM) $(KUBE_SCORE) $(MESHCHECK):
 	$< $@
 
 .PHONY: setup

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import textwrap
 from collections.abc import AsyncIterator, Mapping
 from copy import deepcopy
@@ -19,7 +20,7 @@ import yaml
 
 from extauthz.domain.address import Address
 from extauthz.envoy.bootstrap import BootstrapOptions, Document, bootstrap, meter_source
-from tests.support.chart import ChartError, Json, Rendered, needs_helm, notes, render
+from tests.support.chart import CI, ChartError, Json, Rendered, needs_helm, notes, render
 from tests.support.envoy import ENVOY_VERSIONS, EnvoyVersion
 from tests.support.istio import (
     GATED_HOST,
@@ -55,10 +56,12 @@ from tests.support.upstream import PLAY_HEADER, Head, Play
 
 pytestmark = [needs_helm, pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
+POOL = "envoy.filters.http.ext_proc"
 OURS = ("extauthz.id", "extauthz.check", "extauthz.prune", "extauthz.meter")
 CHARGING: Json = {**CONFIG, "extauthz": {**CONFIG["extauthz"], "on_expiry": "charge"}}
 WITH_PREFIX: Json = {**CONFIG, "extauthz": {**CONFIG["extauthz"], "api_prefixes": ["/llm/v1"]}}
 
+MESHES = [path for path in CI if re.match("istio|envoy-gateway", path.name)]
 EXPIRIES = ("extauthz_reservations_ended_total", "expired", "lease")
 
 HOST = "gate-extauthz.llm-budget.svc.cluster.local"
@@ -235,11 +238,14 @@ async def test_the_filters_are_those_of_envoy_config(ours: str) -> None:
     assert {**expected, "name": ours} == found
 
 
-async def test_filters_stand_in_the_order_of_envoy_config() -> None:
-    """They stand between Istio's own filters and the router, and no name is one that Istio gives."""
-    names = list(_filters(as_gateway(render(values(GATEWAY)), PLACES)))
+@pytest.mark.parametrize("following", ["envoy.filters.http.router", POOL])
+async def test_filters_stand_in_the_order_of_envoy_config(following: str) -> None:
+    """They stand together before the filter that is named, the router or an InferencePool's, and take nobody's name."""
+    names = list(_filters(as_gateway(render(values(filters(insertBefore=following))), PLACES)))
+    first = names.index(OURS[0])
 
-    assert ["envoy.filters.http.cors", *OURS, "envoy.filters.http.router"] == names[2:]
+    assert [*OURS, following] == names[first : first + len(OURS) + 1]
+    assert len(names) == len(set(names))
 
 
 async def test_the_access_log_is_that_of_envoy_config() -> None:
@@ -263,7 +269,7 @@ async def test_the_access_log_is_that_of_envoy_config() -> None:
         pytest.param(GATEWAY, id="gateway"),
         pytest.param(SCOPED, id="one host"),
         pytest.param(filters(meter=False), id="no meter"),
-        pytest.param({**filters(insertBefore="envoy.filters.http.cors"), "failOpen": True}, id="fails open"),
+        pytest.param({**filters(insertBefore=POOL), "failOpen": True}, id="fails open"),
         pytest.param({"context": "SIDECAR_INBOUND", **filters(port=4000)}, id="sidecar"),
     ],
 )
@@ -291,6 +297,16 @@ async def test_istio_knows_every_field(istio: Json) -> None:
         entry["kind"] for entry in objects
     }
     assert "" == mistakes(objects)
+
+
+@needs_meshcheck
+@pytest.mark.parametrize("path", MESHES, ids=lambda path: path.name.removesuffix("-values.yaml"))
+async def test_meshes_know_every_field_of_ci(path: Path) -> None:
+    """So do those of every file of ci/ that is for a mesh."""
+    objects = [entry for entry in render(files=[path]).objects if entry["apiVersion"].partition("/")[0].count(".") > 1]
+
+    assert [entry for entry in objects if re.search("istio|envoyproxy", entry["apiVersion"])]
+    assert "" == mistakes(entry for entry in objects if re.search("istio|gateway", entry["apiVersion"]))
 
 
 @needs_meshcheck

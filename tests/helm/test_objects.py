@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 from click.testing import CliRunner
 
@@ -30,6 +31,46 @@ def test_long_names_are_cut_once() -> None:
     assert all(len(name) <= 63 for name in names)
     host = chart.env["EXTAUTHZ_STORE"]["value"].removeprefix("redis://").partition(".")[0]
     assert host in names
+
+
+NUMBERS: dict[str, Json] = {
+    "redis": {"existingSecret": "1", "existingSecretKey": "2"},
+    "litellm": {"existingConfigMap": "3"},
+    "keys": {"existingSecret": "4"},
+    "grpc": {"trust": "token", "token": {"existingSecret": "5", "key": "6"}},
+    "admin": {"existingSecret": "7", "key": "8"},
+    "priorityClassName": "9",
+    "serviceAccount": {"name": "0"},
+}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        NUMBERS,
+        {**NUMBERS, "grpc": {"trust": "tls", "tls": {"existingSecret": "1"}}, "tests": {"clientSecret": "2"}},
+        {
+            "redis": {
+                "url": "rediss+sentinel://h/m",
+                "auth": {"existingSecret": "1", "passwordKey": "2", "sentinelPasswordKey": "3"},
+                "tls": {"existingSecret": "4"},
+            }
+        },
+        {"redis": {"url": "redis://:a@h"}, "keys": {"inline": [{"key": "a"}], "key": "1"}},
+        {
+            "redis": {"dev": {"enabled": True, "image": "1", "command": "2"}},
+            "monitoring": {"dashboard": {"enabled": True}},
+        },
+        {**REDIS, "autoscaling": {"enabled": True}, "nameOverride": "1"},
+    ],
+)
+def test_names_that_look_like_something_else(values: Json) -> None:
+    """Names that are numbers, or words that YAML takes for false, stay the texts that Kubernetes wants."""
+    chart = render(values, release="456", namespace="no")
+
+    for each in chart.objects:
+        kubernetes_validate.validate(each, "1.34", strict=True)
+        assert "no" == each["metadata"]["namespace"]
 
 
 def test_names_of_ones_own() -> None:
@@ -122,7 +163,7 @@ def test_the_autoscaler_sets_the_number() -> None:
     assert ["Resource", "Pods"] == [each["type"] for each in spec["metrics"]]
     assert 60 == spec["metrics"][0]["resource"]["target"]["averageUtilization"]
     assert 300 == spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
-    assert chart.deployment["metadata"]["name"] == spec["scaleTargetRef"]["name"]
+    assert {"apiVersion": "apps/v1", "kind": "Deployment", "name": "gate-extauthz"} == spec["scaleTargetRef"]
 
 
 def test_keda_sets_the_number() -> None:

@@ -177,6 +177,7 @@ def test_tls_is_mounted_and_probed_over_http() -> None:
         "key": f"{folder}/gate.key",
         "client_ca": f"{folder}/clients.crt",
     } == chart.config["extauthz"]["tls"]
+    assert {"name": "grpc-tls", "secret": {"secretName": "gate-tls"}} in chart.pod["spec"]["volumes"]
     assert {"path": "/readyz", "port": "http"} == chart.container["readinessProbe"]["httpGet"]
 
 

@@ -39,6 +39,12 @@ def test_sentinels_with_everything() -> None:
         "&sentinel_username=sentinel&sentinel_password=other"
     ) == store(chart)
     parse_store_url(store(chart))
+    keys = {name: each["valueFrom"]["secretKeyRef"] for name, each in chart.env.items() if "valueFrom" in each}
+    assert {
+        "EXTAUTHZ_REDIS_PASSWORD": {"name": "redis-passwords", "key": "redis-password"},
+        "EXTAUTHZ_REDIS_SENTINEL_PASSWORD": {"name": "redis-passwords", "key": "sentinel-password"},
+    } == keys
+    assert {"name": "redis-tls", "secret": {"secretName": "redis-tls"}} in chart.pod["spec"]["volumes"]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,13 @@ def test_sentinels_with_everything() -> None:
         (
             {"url": "redis+cluster://a:1,b:2", "auth": {"existingSecret": "s", "username": "a b"}},
             "redis+cluster://a%20b:p%40ss@a:1,b:2",
+        ),
+        (
+            {
+                "url": "redis+sentinel://h:1/m",
+                "auth": {"existingSecret": "s", "sentinelUsername": "a @", "sentinelPasswordKey": "k"},
+            },
+            "redis+sentinel://:p%40ss@h:1/m?sentinel_username=a%20%40&sentinel_password=other",
         ),
         ({"url": "rediss://h?ca=/own.pem", "tag": "t"}, "rediss://h?ca=/own.pem&tag=t"),
         ({"dev": {"enabled": True}}, "redis://gate-extauthz-redis.llm-budget.svc.cluster.local:6379"),

@@ -88,10 +88,11 @@ def render(
     arguments: Sequence[str] = (),
     chart: Path = CHART,
     release: str = RELEASE,
+    namespace: str = NAMESPACE,
 ) -> Rendered:
     """Render the chart with files of values and these besides; ChartError when Helm refuses them."""
     named = [f"--values={file}" for file in files]
-    text = helm("template", release, chart, "--namespace", NAMESPACE, *named, *arguments, values=values)
+    text = helm("template", release, chart, "--namespace", namespace, *named, *arguments, values=values)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return Rendered(tuple(entry for entry in yaml.load_all(text, Loader=loader) if entry))
 

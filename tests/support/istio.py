@@ -216,6 +216,7 @@ def _document(ports: Places, name: str, hosts: Sequence[Json], clusters: Sequenc
             _filter("envoy.filters.http.grpc_stats", "grpc_stats.v3.FilterConfig"),
             _filter("envoy.filters.http.fault", "fault.v3.HTTPFault"),
             _filter("envoy.filters.http.cors", "cors.v3.Cors"),
+            _inference_pool(f"outbound|9191||{extauthz_host}"),
             _filter("envoy.filters.http.router", "router.v3.Router"),
         ],
         "route_config": {"name": name, "virtual_hosts": list(hosts)},
@@ -239,3 +240,10 @@ def _document(ports: Places, name: str, hosts: Sequence[Json], clusters: Sequenc
 
 def _filter(name: str, message: str) -> Json:
     return {"name": name, "typed_config": {"@type": f"{TYPE}.extensions.filters.http.{message}"}}
+
+
+def _inference_pool(picker: str) -> Json:
+    """Give the filter of Gateway API's InferencePool, which Istio has switched on for the routes of such pools."""
+    service = {"envoy_grpc": {"cluster_name": picker}}
+    pool = _filter("envoy.filters.http.ext_proc", "ext_proc.v3.ExternalProcessor")
+    return {**pool, "disabled": True, "typed_config": {**pool["typed_config"], "grpc_service": service}}

@@ -35,8 +35,8 @@ the Service by a ReferenceGrant.
 backendRefs:
   - group: ""
     kind: Service
-    name: {{ include "extauthz.fullname" . }}
-    namespace: {{ include "extauthz.namespace" . }}
+    name: {{ include "extauthz.fullname" . | quote }}
+    namespace: {{ include "extauthz.namespace" . | quote }}
     port: 9191
 {{- end }}
 
@@ -85,7 +85,7 @@ Your Gateway must use EnvoyProxy {{ include "extauthz.fullname" . }}, or nobody 
 
   spec:
     infrastructure:
-      parametersRef: {group: gateway.envoyproxy.io, kind: EnvoyProxy, name: {{ include "extauthz.fullname" . }}}
+      parametersRef: {group: gateway.envoyproxy.io, kind: EnvoyProxy, name: {{ include "extauthz.fullname" . | quote }}}
 {{- else }}
 Add this access log to your EnvoyProxy, or nobody tells the server how requests end:
 

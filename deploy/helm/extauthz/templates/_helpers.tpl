@@ -17,8 +17,8 @@ Names and labels. A name ends up in labels and in names of Services, which have 
 {{- end }}
 
 {{- define "extauthz.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "extauthz.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "extauthz.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: gate
 {{- end }}
 
@@ -42,8 +42,8 @@ The metadata of an object: {{ include "extauthz.metadata" (dict "root" . "suffix
 {{- $full := include "extauthz.fullname" $root }}
 {{- $component := dict }}
 {{- with .component }}{{- $component = dict "app.kubernetes.io/component" . }}{{- end -}}
-name: {{ .name | default (ternary (printf "%s-%s" $full .suffix) $full (not (empty .suffix))) }}
-namespace: {{ .namespace | default (include "extauthz.namespace" $root) }}
+name: {{ .name | default (ternary (printf "%s-%s" $full .suffix) $full (not (empty .suffix))) | quote }}
+namespace: {{ .namespace | default (include "extauthz.namespace" $root) | quote }}
 labels:
   {{- mergeOverwrite (dict) (.labels | default dict) (include "extauthz.labels" $root | fromYaml) $component | toYaml | nindent 2 }}
 {{- with mergeOverwrite (dict) $root.Values.commonAnnotations (.annotations | default dict) }}

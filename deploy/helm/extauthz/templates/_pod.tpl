@@ -3,17 +3,17 @@
 {{- include "extauthz.store.env" . }}
 {{- if eq .Values.grpc.trust "token" }}
 - name: EXTAUTHZ_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ .Values.grpc.token.existingSecret }}, key: {{ .Values.grpc.token.key }}}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.grpc.token.existingSecret | quote }}, key: {{ .Values.grpc.token.key | quote }}}}
 {{- end }}
 {{- if .Values.admin.existingSecret }}
 - name: EXTAUTHZ_ADMIN_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ .Values.admin.existingSecret }}, key: {{ .Values.admin.key }}}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.admin.existingSecret | quote }}, key: {{ .Values.admin.key | quote }}}}
 {{- end }}
 {{- if .Values.tracing.enabled }}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: OTEL_SERVICE_NAME
-  value: {{ include "extauthz.fullname" . }}
+  value: {{ include "extauthz.fullname" . | quote }}
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: k8s.namespace.name={{ include "extauthz.namespace" . }},k8s.pod.name=$(POD_NAME)
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
@@ -31,25 +31,25 @@
 {{/* Each is mounted as a directory at /etc/extauthz/<name>. */}}
 {{- define "extauthz.volumes" -}}
 - name: config
-  configMap: {name: {{ include "extauthz.fullname" . }}}
+  configMap: {name: {{ include "extauthz.fullname" . | quote }}}
 {{- with include "extauthz.keysSecret" . }}
 - name: keys
-  secret: {secretName: {{ . }}}
+  secret: {secretName: {{ . | quote }}}
 {{- end }}
 {{- if .Values.litellm.existingSecret }}
 - name: litellm
-  secret: {secretName: {{ .Values.litellm.existingSecret }}}
+  secret: {secretName: {{ .Values.litellm.existingSecret | quote }}}
 {{- else if .Values.litellm.existingConfigMap }}
 - name: litellm
-  configMap: {name: {{ .Values.litellm.existingConfigMap }}}
+  configMap: {name: {{ .Values.litellm.existingConfigMap | quote }}}
 {{- end }}
 {{- if eq .Values.grpc.trust "tls" }}
 - name: grpc-tls
-  secret: {secretName: {{ .Values.grpc.tls.existingSecret }}}
+  secret: {secretName: {{ .Values.grpc.tls.existingSecret | quote }}}
 {{- end }}
 {{- with .Values.redis.tls.existingSecret }}
 - name: redis-tls
-  secret: {secretName: {{ . }}}
+  secret: {secretName: {{ . | quote }}}
 {{- end }}
 {{- end }}
 

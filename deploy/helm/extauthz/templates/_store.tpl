@@ -23,7 +23,7 @@ replaces $(NAME) by the variable.
 {{- end }}
 {{- with $redis.tag }}{{ $options = append $options (printf "tag=%s" .) }}{{ end }}
 {{- if and $redis.auth.existingSecret $redis.auth.sentinelPasswordKey }}
-{{- with $redis.auth.sentinelUsername }}{{ $options = append $options (printf "sentinel_username=%s" (urlquery .)) }}{{ end }}
+{{- with $redis.auth.sentinelUsername }}{{ $options = append $options (printf "sentinel_username=%s" (urlquery . | replace "+" "%20")) }}{{ end }}
 {{- $options = append $options "sentinel_password=$(EXTAUTHZ_REDIS_SENTINEL_PASSWORD)" }}
 {{- end }}
 {{- if and $url $options }}
@@ -46,17 +46,17 @@ replaces $(NAME) by the variable.
 {{- $redis := .Values.redis }}
 {{- if $redis.existingSecret }}
 - name: EXTAUTHZ_STORE
-  valueFrom: {secretKeyRef: {name: {{ $redis.existingSecret }}, key: {{ $redis.existingSecretKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ $redis.existingSecret | quote }}, key: {{ $redis.existingSecretKey | quote }}}}
 {{- else if include "extauthz.store.secretUrl" . }}
 - name: EXTAUTHZ_STORE
-  valueFrom: {secretKeyRef: {name: {{ include "extauthz.fullname" . }}-store, key: url}}
+  valueFrom: {secretKeyRef: {name: {{ printf "%s-store" (include "extauthz.fullname" .) | quote }}, key: url}}
 {{- else if include "extauthz.store.shared" . }}
 {{- if $redis.auth.existingSecret }}
 - name: EXTAUTHZ_REDIS_PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ $redis.auth.existingSecret }}, key: {{ $redis.auth.passwordKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ $redis.auth.existingSecret | quote }}, key: {{ $redis.auth.passwordKey | quote }}}}
 {{- if $redis.auth.sentinelPasswordKey }}
 - name: EXTAUTHZ_REDIS_SENTINEL_PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ $redis.auth.existingSecret }}, key: {{ $redis.auth.sentinelPasswordKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ $redis.auth.existingSecret | quote }}, key: {{ $redis.auth.sentinelPasswordKey | quote }}}}
 {{- end }}
 {{- end }}
 - name: EXTAUTHZ_STORE
