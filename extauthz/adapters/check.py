@@ -15,8 +15,8 @@ from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from extauthz.adapters.background import Background
 from extauthz.adapters.responses import Responses, answered, denied
 from extauthz.authorizer import Authorizer, Call
-from extauthz.config.model import UpstreamAuthAction, UpstreamAuthRule
 from extauthz.config.snapshot import Snapshot
+from extauthz.config.upstream_auth import UpstreamAuthAction, UpstreamAuthRule
 from extauthz.domain import denials
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.routes import RouteClass

@@ -13,7 +13,7 @@ from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRespons
 from extauthz._proto.envoy.type.v3.http_status_pb2 import HttpStatus
 from extauthz.adapters.holds import HoldCodec
 from extauthz.alerts import Warnings
-from extauthz.config.model import UpstreamAuthAction, UpstreamAuthRule
+from extauthz.config.upstream_auth import UpstreamAuthAction, UpstreamAuthRule
 from extauthz.domain.identity import CREDENTIAL_HEADERS
 from extauthz.domain.money import usd_text
 from extauthz.domain.pruning import model_list

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from extauthz.config.model import WebhookSettings
+from extauthz.config.notifications import WebhookSettings
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.money import usd_text
 from extauthz.domain.thresholds import Alert, ThresholdKind, resets_at, spent_percent

@@ -31,8 +31,9 @@ from extauthz.config.litellm import (
     ROUTER,
     SPECIAL_FALLBACKS,
 )
-from extauthz.config.model import Settings, UpstreamAuthAction, UpstreamAuthRule
+from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
+from extauthz.config.upstream_auth import UpstreamAuthAction, UpstreamAuthRule
 from extauthz.config.values import MEMORY
 from extauthz.domain.address import Address
 from extauthz.domain.budgets import Budget

@@ -9,12 +9,13 @@ from __future__ import annotations
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
-from urllib.parse import urlsplit
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from extauthz.config.notifications import AlertSettings, LogSettings
 from extauthz.config.payers import BudgetFields, KeyFields, TeamFields, UserFields
+from extauthz.config.upstream_auth import UpstreamAuth
 from extauthz.config.values import (
     AddressText,
     Count,
@@ -24,7 +25,6 @@ from extauthz.config.values import (
     Price,
     Seconds,
     Secret,
-    Share,
     StoreText,
     Strict,
     Text,
@@ -32,7 +32,6 @@ from extauthz.config.values import (
     Usd,
 )
 from extauthz.domain.address import Address
-from extauthz.domain.model_names import most_specific
 from extauthz.domain.policy import (
     Admission,
     ModelsPolicy,
@@ -51,7 +50,6 @@ LEASE_SECONDS_MIN = 1
 LEASE_SECONDS_MAX = 86_400
 DRAIN_SECONDS_MAX = 3_600
 TOKENS_MAX = 10_000_000
-PERCENTAGE_MAX = 1000
 
 
 class ServerKind(StrEnum):
@@ -74,14 +72,6 @@ class EstimateMode(StrEnum):
 
     USUAL = "usual"
     FIXED = "fixed"
-
-
-class UpstreamAuthAction(StrEnum):
-    """What happens to the client's credential on its way to the upstream."""
-
-    PASS = "pass"  # noqa: S105 - a verb here
-    REMOVE = "remove"
-    SET = "set"
 
 
 class Listen(Strict):
@@ -140,67 +130,6 @@ class EstimateSettings(Strict):
         return {"mode": data} if isinstance(data, str) else data
 
 
-class LogLevel(StrEnum):
-    """How much is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogSettings(Strict):
-    """What is logged. Every refusal is, at level info; of a flood some, and how many more there were."""
-
-    level: LogLevel = Field(default=LogLevel.INFO, description="debug, info, warning or error.")
-    allowed_share: Share = Field(
-        default=Decimal(0), description="The share of requests let through that get a line as well, from 0 to 1."
-    )
-
-
-class WebhookSettings(Strict):
-    """Where alerts are sent."""
-
-    url: Secret = Field(description="The URL, best as os.environ/NAME. It gets JSON as Slack's incoming webhooks do.")
-    timeout_seconds: Seconds = Field(
-        default=Decimal(5), ge=Decimal("0.1"), le=60, description="How long one try may take."
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _is_a_url(cls, value: SecretStr) -> SecretStr:
-        try:
-            url = urlsplit(value.get_secret_value())
-            understood = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        except ValueError:
-            understood = False
-        if not understood:
-            raise ValueError("this is not a URL: write one with http:// or https:// and a host")
-        return value
-
-
-class AlertSettings(Strict):
-    """Who is told, and when, that a budget comes to its end. Each is told once in a window, whatever the replicas."""
-
-    percentages: tuple[Count, ...] = Field(
-        default=(80, 100), max_length=10, description="Percentages of a limit that are worth telling, 1 to 1000."
-    )
-    warning_percentage: Count = Field(
-        default=80,
-        ge=1,
-        le=1000,
-        description="From here on, answers have the header x-extauthz-warning, which names the budget.",
-    )
-    webhook: WebhookSettings | None = Field(default=None, description="Where alerts are sent, besides log and metrics.")
-
-    @field_validator("percentages")
-    @classmethod
-    def _in_order(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not all(1 <= percentage <= PERCENTAGE_MAX for percentage in value):
-            raise ValueError(f"a percentage is not between 1 and {PERCENTAGE_MAX}: write whole numbers, such as 80")
-        return tuple(sorted(set(value)))
-
-
 class UnknownPrice(Strict):
     """What tokens cost where neither the configuration nor the price list has a price. No price is never free."""
 
@@ -210,51 +139,6 @@ class UnknownPrice(Strict):
     output_cost_per_token: Price = Field(
         default=Decimal("0.00018"), description="USD per output token. The default is what the dearest models cost."
     )
-
-
-class UpstreamAuthRule(Strict):
-    """What the upstream gets for the client's credential: `pass`, `remove`, or `set: KEY`."""
-
-    action: UpstreamAuthAction = Field(default=UpstreamAuthAction.PASS, description="pass, remove or set.")
-    key: Secret | None = Field(default=None, alias="set", description="The upstream's own key, instead.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_yaml(cls, data: object) -> object:
-        match data:
-            case str():
-                return {"action": data}
-            case {"set": key, **rest}:
-                return {"action": UpstreamAuthAction.SET, "set": key, **rest}
-            case UpstreamAuthRule() | {}:
-                return data
-            case _:
-                raise ValueError("this is not understood: write pass, remove or {set: os.environ/NAME}")
-
-    @model_validator(mode="after")
-    def _set_needs_key(self) -> Self:
-        if (self.action is UpstreamAuthAction.SET) != (self.key is not None):
-            raise ValueError("this is not understood: write pass, remove or {set: os.environ/NAME}")
-        return self
-
-
-class UpstreamAuth(Strict):
-    """What upstreams get for the client's credential. LiteLLM wants it, a provider must not see it."""
-
-    default: UpstreamAuthRule = Field(
-        default=UpstreamAuthRule(), description="For every model that is not named below: pass, remove or {set: KEY}."
-    )
-    models: dict[Identifier, UpstreamAuthRule] = Field(
-        default_factory=dict, description="By model name or pattern, such as openai/*."
-    )
-
-    def rule(self, model: str, entry: str | None = None) -> UpstreamAuthRule:
-        """Choose the rule of a model: its own, that of its `entry` in the model list, of a pattern, or the default."""
-        for name in (model, entry):
-            if name in self.models:
-                return self.models[name]
-        pattern = most_specific(self.models, model)
-        return self.default if pattern is None else self.models[pattern]
 
 
 class Service(Strict):

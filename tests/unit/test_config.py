@@ -8,8 +8,9 @@ from textwrap import dedent
 import pytest
 
 from extauthz.config.load import load
-from extauthz.config.model import ExtauthzSection, Settings, UpstreamAuthAction
+from extauthz.config.model import ExtauthzSection, Settings
 from extauthz.config.snapshot import Snapshot
+from extauthz.config.upstream_auth import UpstreamAuthAction
 from extauthz.domain.address import Address
 from extauthz.domain.budgets import Scope, ScopeKind
 from extauthz.domain.money import usd_text

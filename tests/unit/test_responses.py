@@ -14,7 +14,7 @@ from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRespons
 from extauthz.adapters.holds import HoldCodec
 from extauthz.adapters.responses import Responses, answered, denied
 from extauthz.alerts import Warnings
-from extauthz.config.model import UpstreamAuthRule
+from extauthz.config.upstream_auth import UpstreamAuthRule
 from extauthz.domain.budgets import Budget, Counter, Scope, ScopeKind, Standing
 from extauthz.domain.directory import Accounts
 from extauthz.domain.prices import Estimate, Prices
