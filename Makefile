@@ -64,7 +64,7 @@ $(CHROMIUM): tests/support/get-chromium.sh tests/support/debian.sh
 $(GRPCURL): tests/support/get-grpcurl.sh tests/support/golang.sh
 $(HELM): tests/support/get-helm.sh tests/support/golang.sh
 $(KUBE_SCORE): tests/support/get-kube-score.sh tests/support/golang.sh
-$(MESHCHECK): tests/support/get-meshcheck.sh $(wildcard tests/support/meshcheck/*)
+$(MESHCHECK): tests/support/get-meshcheck.sh tests/support/golang.sh $(wildcard tests/support/meshcheck/*)
 $(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) $(HELM) $(KUBE_SCORE) $(MESHCHECK):
 	$< $@
 

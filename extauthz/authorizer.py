@@ -56,11 +56,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class _Inference:
-    """An inference whose price is known, and who pays for it: all that is reserved by."""
+    """An inference whose price is known, and who pays for it: all that is reserved by.
+
+    `whole_prices` are those of a body that was cut, if what is unseen of it names no other model.
+    """
 
     route: Route
     ask: Ask
     reach: Reach
+    whole_prices: Prices | None
     principal: Principal
     estimate: Estimate
     call: Call
@@ -145,22 +149,22 @@ class Authorizer:
         if ask.end_user is not None and end_user_of(facts.headers, config.settings.user_header_name) is None:
             principal = config.directory.with_end_user(principal, ask.end_user)
 
-        reach = config.catalog.reach(ask.models, ask.fallbacks)
+        reach = reach_of(ask, config)
         refusal = _refused_model(ask, reach, principal)
         if refusal is not None and not shadow:
             return _about(refusal, route, principal, ask.models[0], config)
-        reached = reach_of(ask, config)
-        if reached.free:
+        if reach.free:
             decision = _about(Pass(Reason.FREE_MODEL), route, principal, ask.models[0], config)
             return replace(decision, shadowed=refusal)
 
-        expected = self.expect(ask, reached, route, config.settings, facts.unseen_bytes)
-        inference = _Inference(route, ask, reach, principal, expected, call)
-        verdict = await self._reserve(inference, reached.prices, _rules(config.settings, shadow=shadow))
+        expected = self.expect(ask, reach, route, config.settings, facts.unseen_bytes)
+        whole_prices = _seen_reach(ask, config).prices if ask.truncated else None
+        inference = _Inference(route, ask, reach, whole_prices, principal, expected, call)
+        rules = _rules(config.settings, shadow=shadow)
+        verdict = await self._reserve(inference, rules)
         if shadow and isinstance(verdict, Deny):
             refusal = refusal or verdict
-            counted = replace(inference, principal=principal.unlimited())
-            verdict = await self._reserve(counted, reached.prices, _rules(config.settings, shadow=shadow))
+            verdict = await self._reserve(replace(inference, principal=principal.unlimited()), rules)
         decision = replace(_about(verdict, route, principal, ask.models[0], config), estimate=expected)
         return _enforced(replace(decision, shadowed=refusal), shadow=shadow)
 
@@ -176,7 +180,7 @@ class Authorizer:
             unseen_bytes=unseen_bytes,
         )
 
-    async def _reserve(self, inference: _Inference, prices: Prices, settings: Settings) -> Verdict:
+    async def _reserve(self, inference: _Inference, settings: Settings) -> Verdict:
         """Hold the estimate on every scope of the principal, all or nothing."""
         ask, call, expected = inference.ask, inference.call, inference.estimate
         started_ms = now_ms = self._ledger.now_ms()
@@ -187,11 +191,11 @@ class Authorizer:
                 reserved_at_ms=now_ms,
                 counters=tuple(dict.fromkeys(claim.counter for claim in claims)),
                 model=ask.models[0],
-                prices=prices,
+                prices=inference.reach.prices,
                 estimate=expected,
                 streamed=ask.stream,
                 choices=ask.choices,
-                whole_prices=inference.reach.prices if ask.truncated else None,
+                whole_prices=inference.whole_prices,
                 tokens_max=_tokens_max(ask, inference.reach, inference.route),
             )
             request = Reserve(
@@ -289,8 +293,12 @@ def reach_of(ask: Ask, config: Snapshot) -> Reach:
 
     The unseen end of a body may name another model. Not sure what it costs: it is not free, and held at the dearest.
     """
-    reach = config.catalog.reach(ask.models, ask.fallbacks)
+    reach = _seen_reach(ask, config)
     return replace(reach, free=False, prices=config.catalog.dearest()) if ask.truncated else reach
+
+
+def _seen_reach(ask: Ask, config: Snapshot) -> Reach:
+    return config.catalog.reach(ask.models, ask.fallbacks)
 
 
 def _refused_model(ask: Ask, reach: Reach, principal: Principal) -> Deny | None:
