@@ -13,7 +13,7 @@ from uuid import uuid4
 from redis.asyncio import Redis
 
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.domain.reservation import Claim, Lease, Note, Signal
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.ledger.base import Reserve
@@ -30,7 +30,7 @@ SOAK_TOMBSTONE_SECONDS = 8
 
 FOREVER = Window(LIFETIME, 0, None)
 LEASE = Lease(lease_ms=3_600_000, cost_nanousd=0)
-USAGE = Note(Signal.ACCESS_LOG, TokenUsage(1200, 350))
+USAGE = Note(Signal.ACCESS_LOG, Usage(1200, 350))
 MONTH = Window("1mo", 1_793_491_200_000, 1_796_083_200_000)
 
 # What a request of an ordinary company is counted on.

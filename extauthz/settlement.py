@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from extauthz.config.model import Settings
 from extauthz.domain.policy import OnAbort, OnMissingUsage
-from extauthz.domain.prices import Prices, TokenUsage
+from extauthz.domain.prices import Prices, Usage
 from extauthz.domain.reservation import Hold, Lease, Note, Signal, State
 from extauthz.endings import Endings
 from extauthz.errors import StoreUnavailableError
@@ -87,7 +87,7 @@ def abort_cost(hold: Hold, report: Report, rules: Settings) -> int:
         case OnAbort.RESERVED:
             return _estimated_cost(hold, report)
         case OnAbort.INPUT:
-            return cost(_prices(hold, report), TokenUsage(hold.estimate.input_tokens, 0))
+            return cost(_prices(hold, report), Usage(hold.estimate.input_tokens, 0))
         case OnAbort.ZERO:
             return 0
 
@@ -104,7 +104,7 @@ def _missing_usage(hold: Hold, report: Report, rule: OnMissingUsage) -> int:
 
 
 def _estimated_cost(hold: Hold, report: Report) -> int:
-    usage = TokenUsage(hold.estimate.input_tokens, hold.estimate.output_tokens)
+    usage = Usage(hold.estimate.input_tokens, hold.estimate.output_tokens)
     return cost(_prices(hold, report), usage)
 
 

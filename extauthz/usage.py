@@ -9,12 +9,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 
 # Ten times the largest context that is sold; more in one answer is a broken upstream.
 TOKENS_MAX = 100_000_000
 
-NOTHING = TokenUsage(0, 0)
+NOTHING = Usage(0, 0)
+
+TOKEN_FIELDS = tuple(name for name in Usage.__slots__ if name.endswith("_tokens"))
 
 # Some servers write numbers as texts.
 DIGITS_MAX = 12
@@ -33,15 +35,21 @@ class Report:
     `usage` is None when the upstream reported none. `events` are the SSE events and `text_bytes` the bytes of text that
     went to the client, `reasoning_bytes` those of them that were reasoning. `finished` says that the answer's own end
     was seen, even if the stream broke after it. `models` is how often the request's whole body named a model, None when
-    nobody looked, or not to its end. `absurd` names the fields that had to be put right.
+    nobody looked, or not to its end. `model` and `service_tier` are what the answer says about itself, and
+    `cost_nanousd` what the upstream says it cost; None where it says nothing. `pending` says that the answer only
+    promises one that is still to be made. `absurd` names the fields that had to be put right.
     """
 
-    usage: TokenUsage | None = None
+    usage: Usage | None = None
     events: int = 0
     text_bytes: int = 0
     reasoning_bytes: int = 0
     finished: bool = False
     models: int | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    cost_nanousd: int | None = None
+    pending: bool = False
     absurd: tuple[str, ...] = ()
 
 
@@ -49,11 +57,11 @@ def within(report: Report, tokens_max: int | None) -> Report:
     """Cut usage that is larger than the model's context to it, and name what was cut."""
     if report.usage is None or tokens_max is None:
         return report
-    counts = {name: getattr(report.usage, name) for name in TokenUsage.__slots__}
+    counts = {name: getattr(report.usage, name) for name in TOKEN_FIELDS}
     absurd = tuple(name for name, count in counts.items() if count > tokens_max)
     if not absurd:
         return report
-    usage = TokenUsage(**{name: min(count, tokens_max) for name, count in counts.items()})
+    usage = replace(report.usage, **{name: min(count, tokens_max) for name, count in counts.items()})
     return replace(report, usage=usage, absurd=tuple(dict.fromkeys((*report.absurd, *absurd))))
 
 
@@ -79,7 +87,7 @@ def read_report(fields: Mapping[str, Field]) -> Report:
             return at_most
         return math.ceil(value)
 
-    usage = TokenUsage(
+    usage = Usage(
         input_tokens=count("input_tokens"),
         output_tokens=count("output_tokens"),
         cache_read_input_tokens=count("cache_read_input_tokens"),

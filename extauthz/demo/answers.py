@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 
 # One moment for everything that was ever created, so that answers do not differ from run to run.
 CREATED = 1_700_000_000
@@ -162,7 +162,7 @@ class Answer:
     api: Api
     id: str
     model: str
-    usage: TokenUsage
+    usage: Usage
     finish_reason: str
 
     @property
@@ -184,7 +184,7 @@ def answer_to(request: ChatRequest | CompletionRequest, model: ServedModel, numb
     api, prefix = (Api.CHAT, "chatcmpl") if isinstance(request, ChatRequest) else (Api.COMPLETION, "cmpl")
     output_tokens = min(model.output_tokens, request.output_tokens_max or model.output_tokens)
     input_tokens = count_tokens(request.text)
-    usage = TokenUsage(
+    usage = Usage(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         cache_read_input_tokens=min(model.cached_tokens, input_tokens),
@@ -240,7 +240,7 @@ def to_bytes(data: object) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode()
 
 
-def usage_json(usage: TokenUsage) -> Json:
+def usage_json(usage: Usage) -> Json:
     """Write down usage in OpenAI's words."""
     return {
         "prompt_tokens": usage.input_tokens,
@@ -251,9 +251,9 @@ def usage_json(usage: TokenUsage) -> Json:
     }
 
 
-def embeddings(request: EmbeddingRequest) -> tuple[Json, TokenUsage]:
+def embeddings(request: EmbeddingRequest) -> tuple[Json, Usage]:
     """Answer a request for vectors, and tell what it used."""
-    usage = TokenUsage(sum(map(count_tokens, request.texts)), 0)
+    usage = Usage(sum(map(count_tokens, request.texts)), 0)
     data = [
         {"object": "embedding", "index": index, "embedding": _vector(text, request.encoding_format)}
         for index, text in enumerate(request.texts)

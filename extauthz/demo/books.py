@@ -16,7 +16,7 @@ from extauthz.demo.stage import POLICY_VARIABLE, House
 from extauthz.demo.upstream import Outcome, Served
 from extauthz.domain.body import Unreadable, read_ask
 from extauthz.domain.money import NANOUSD_PER_USD, usd_text
-from extauthz.domain.prices import Prices, TokenUsage
+from extauthz.domain.prices import Prices, Usage
 from extauthz.domain.routes import Endpoint
 from extauthz.pricing.cost import cost, tokens_of
 
@@ -109,7 +109,7 @@ def _cost(served: Served, prices: Prices, input_tokens: int) -> int:
         case Outcome.ABORTED:
             text = "".join(words(served.usage.output_tokens - served.usage.reasoning_output_tokens))
             output_tokens = max(served.events, tokens_of(len(text.encode())))
-            return cost(prices, TokenUsage(input_tokens, output_tokens))
+            return cost(prices, Usage(input_tokens, output_tokens))
 
 
 def _input_tokens(body: bytes) -> int:

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ValidationError
 
 from extauthz.demo import answers
 from extauthz.demo.answers import ChatRequest, CompletionRequest, EmbeddingRequest, Failure, Json, Piece, ServedModel
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 
 LOOPBACK = "127.0.0.1"
 REQUEST_BYTES_MAX = 32 * 1024 * 1024
@@ -64,7 +64,7 @@ class Served:
     """
 
     model: str
-    usage: TokenUsage
+    usage: Usage
     events: int
     outcome: Outcome
 
@@ -156,16 +156,16 @@ class _Response:
     """A response to an inference: its pieces, and what they use of the input."""
 
     model: ServedModel
-    usage: TokenUsage
+    usage: Usage
     pieces: tuple[Piece, ...]
     streamed: bool
 
-    def used(self, sent: int) -> TokenUsage:
+    def used(self, sent: int) -> Usage:
         """Tell what was used when the first `sent` pieces went out."""
         if sent == 0:
-            return TokenUsage(0, 0)
+            return Usage(0, 0)
         output_tokens = sum(piece.output_tokens for piece in self.pieces[:sent])
-        return TokenUsage(
+        return Usage(
             self.usage.input_tokens,
             output_tokens,
             self.usage.cache_read_input_tokens,
@@ -284,7 +284,7 @@ def _refusal(kind: type[web.HTTPClientError], body: Json) -> web.HTTPException:
     return kind(text=answers.to_bytes(body).decode(), content_type="application/json")
 
 
-def _unstreamed(model: ServedModel, usage: TokenUsage, body: Json) -> _Response:
+def _unstreamed(model: ServedModel, usage: Usage, body: Json) -> _Response:
     """Make a response of two pieces, so that it can break off between them."""
     data = answers.to_bytes(body)
     middle = len(data) // 2
@@ -300,18 +300,19 @@ def _headers(response: _Response) -> web.StreamResponse:
     return stream
 
 
-async def _serve(ports: Sequence[int]) -> None:
+async def _serve(host: str, ports: Sequence[int]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as running:
         for port in ports:
-            upstream = await running.enter_async_context(Upstream(port=port))
-            click.echo(f"upstream listens on http://{LOOPBACK}:{upstream.port}/v1")
+            upstream = await running.enter_async_context(Upstream(host=host, port=port))
+            click.echo(f"upstream listens on http://{host}:{upstream.port}/v1")
         await stop.wait()
 
 
 @click.command()
+@click.option("--host", default=LOOPBACK, show_default=True, help="Another address, such as 0.0.0.0 inside a pod.")
 @click.option(
     "--port",
     "ports",
@@ -321,9 +322,9 @@ async def _serve(ports: Sequence[int]) -> None:
     multiple=True,
     help="0 takes a free port. Several ports have books of their own each.",
 )
-def main(ports: tuple[int, ...]) -> None:
-    """Serve the demo's models on loopback until SIGTERM or Ctrl-C."""
-    asyncio.run(_serve(ports))
+def main(host: str, ports: tuple[int, ...]) -> None:
+    """Serve the demo's models, on loopback unless told otherwise, until SIGTERM or Ctrl-C."""
+    asyncio.run(_serve(host, ports))
 
 
 if __name__ == "__main__":

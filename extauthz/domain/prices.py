@@ -1,4 +1,4 @@
-"""What tokens cost, and how many were used: the values that pricing and settlement share."""
+"""What answers cost, and how much of what was used: the values that pricing and settlement share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ ZERO = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
-    """USD per token, exact.
+class Rates:
+    """USD per token or unit, exact.
 
-    A field that is None costs what its plain kind costs: cached input as input, reasoning as output.
+    A field that is None costs what its plain kind costs: cached input, sound and pictures as input, reasoning as
+    output, a cache entry of an hour as one of five minutes. What is no token costs nothing where it has no rate.
     """
 
     input: Decimal
@@ -20,13 +21,45 @@ class Prices:
     cache_read_input: Decimal | None = None
     cache_creation_input: Decimal | None = None
     reasoning_output: Decimal | None = None
+    cache_creation_1h_input: Decimal | None = None
+    cache_read_audio_input: Decimal | None = None
+    audio_input: Decimal | None = None
+    audio_output: Decimal | None = None
+    image_input: Decimal | None = None
+    image_output: Decimal | None = None
+    per_image: Decimal | None = None
+    per_second: Decimal | None = None
+    per_character: Decimal | None = None
+    per_query: Decimal | None = None
+    per_search: Decimal | None = None
+    per_request: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TokenUsage:
-    """Tokens of one answer.
+class Units:
+    """What is counted of a request or an answer besides tokens.
 
-    As in OpenAI's `usage`, `input_tokens` includes the cached ones and `output_tokens` the reasoning ones.
+    `images` are pictures made, `milliseconds` the length of a sound or film, read or made, `characters` those of a text
+    read aloud, `queries` what a reranker searched for, `searches` what the upstream looked up in the web.
+    """
+
+    images: int = 0
+    milliseconds: int = 0
+    characters: int = 0
+    queries: int = 0
+    searches: int = 0
+
+
+NO_UNITS = Units()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and units of one answer.
+
+    As in OpenAI's `usage`, `input_tokens` includes the cached ones, those of sound and those of pictures, and
+    `output_tokens` the reasoning ones. `cache_creation_1h_input_tokens` are a part of `cache_creation_input_tokens`,
+    and `cache_read_audio_input_tokens` one of both the cached and the sound.
     """
 
     input_tokens: int
@@ -34,13 +67,33 @@ class TokenUsage:
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
     reasoning_output_tokens: int = 0
+    cache_creation_1h_input_tokens: int = 0
+    cache_read_audio_input_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_input_tokens: int = 0
+    image_output_tokens: int = 0
+    units: Units = NO_UNITS
+
+
+@dataclass(frozen=True, slots=True)
+class Prices(Rates):
+    """The rates of a model, and the others that it has for long inputs and for tiers of service.
+
+    `above` are the rates of a whole request whose input has more tokens than that, with the shortest first. `tiers` are
+    the prices of a named tier of service (`batch`, `flex`, `priority`), which apply where the answer names it.
+    """
+
+    above: tuple[tuple[int, Rates], ...] = ()
+    tiers: tuple[tuple[str, Prices], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a request is expected to use: tokens, the cost of them, and the most that it can cost at all (nano-USD).
+    """What a request is expected to use, the cost of that, and the most that it can cost at all (nano-USD).
 
-    `reasoning_output_tokens` are those of `output_tokens` that the model's answers usually spend unseen.
+    `reasoning_output_tokens` are those of `output_tokens` that the model's answers usually spend unseen. `units` are
+    what the request asks for besides tokens: they are known, not guessed.
     """
 
     input_tokens: int
@@ -48,3 +101,4 @@ class Estimate:
     cost_nanousd: int
     cost_nanousd_max: int
     reasoning_output_tokens: int = 0
+    units: Units = NO_UNITS

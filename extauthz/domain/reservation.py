@@ -19,7 +19,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 from extauthz.domain.budgets import Counter
-from extauthz.domain.prices import Estimate, Prices, TokenUsage
+from extauthz.domain.prices import Estimate, Prices, Usage
 
 
 class State(StrEnum):
@@ -108,7 +108,7 @@ class Note:
     """What the journal keeps of an ending beside the money: who told of it, and what the answer used if it said so."""
 
     signal: Signal = Signal.ACCESS_LOG
-    usage: TokenUsage | None = None
+    usage: Usage | None = None
 
 
 # Enough to find one reservation among all that are open.

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from redis.asyncio import Redis
 
 from extauthz.domain.budgets import Counter, Scope, Standing
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.domain.reservation import Hold, Lease, Note, State
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.audit import Auditor
@@ -398,7 +398,7 @@ def _renew_item(hold: Hold, lease: Lease) -> tuple[str, ...]:
     return (hold.id, str(lease.lease_ms), str(lease.cost_nanousd))
 
 
-def _tokens(usage: TokenUsage | None) -> str:
+def _tokens(usage: Usage | None) -> str:
     """Write usage as the journal keeps it: input, output, cache read, cache creation and reasoning tokens."""
     if usage is None:
         return ""

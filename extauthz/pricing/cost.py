@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, Context, Decimal, localcontext
 
 from extauthz.domain.money import cost_nanousd
-from extauthz.domain.prices import Estimate, Prices, TokenUsage
+from extauthz.domain.prices import Estimate, Prices, Usage
 
 # Prices have at most 60 decimals (config/source.py) and are below 1000 USD, so nothing is rounded in between; should
 # it ever be, then up.
@@ -16,7 +16,7 @@ EXACT = Context(prec=120, rounding=ROUND_CEILING)
 BYTES_PER_TOKEN = 3
 
 
-def cost(prices: Prices, usage: TokenUsage) -> int:
+def cost(prices: Prices, usage: Usage) -> int:
     """Compute what a usage costs, in nano-USD.
 
     Cached tokens are a part of the input and reasoning tokens a part of the output. An upstream that reports more of
@@ -58,14 +58,14 @@ def dearest(all_prices: Sequence[Prices]) -> Prices:
     )
 
 
-def delivered_usage(estimate: Estimate, *, events: int, text_bytes: int, reasoning_bytes: int = 0) -> TokenUsage:
+def delivered_usage(estimate: Estimate, *, events: int, text_bytes: int, reasoning_bytes: int = 0) -> Usage:
     """Tell what a stream that broke off had used: the input as estimated, and what came through of the output.
 
     An event carries at least one token, and much text in few events is counted by its bytes. Reasoning comes first and
     often unseen: what the model usually spends on it is added, less the reasoning that was among the text.
     """
     unseen = max(0, estimate.reasoning_output_tokens - tokens_of(reasoning_bytes))
-    return TokenUsage(
+    return Usage(
         input_tokens=estimate.input_tokens,
         output_tokens=max(events, tokens_of(text_bytes), 0) + unseen,
         reasoning_output_tokens=unseen,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from extauthz.domain.body import Ask
-from extauthz.domain.prices import Estimate, Prices, TokenUsage
+from extauthz.domain.prices import Estimate, Prices, Usage
 from extauthz.domain.routes import Endpoint
 from extauthz.pricing.catalog import Reach
 from extauthz.pricing.cost import cost, price_or, tokens_of
@@ -54,8 +54,8 @@ def estimate(
     return Estimate(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        cost_nanousd=cost(reach.prices, TokenUsage(input_tokens, output_tokens)),
-        cost_nanousd_max=cost(_dearest_kind(reach.prices), TokenUsage(input_tokens_max, output_tokens_max)),
+        cost_nanousd=cost(reach.prices, Usage(input_tokens, output_tokens)),
+        cost_nanousd_max=cost(_dearest_kind(reach.prices), Usage(input_tokens_max, output_tokens_max)),
         reasoning_output_tokens=min(choices * usual_reasoning_tokens, output_tokens),
     )
 
@@ -123,7 +123,7 @@ class UsualAnswer:
     output: UsualTokens
     reasoning: UsualTokens
 
-    def observe(self, model: str, usage: TokenUsage, choices: int) -> None:
+    def observe(self, model: str, usage: Usage, choices: int) -> None:
         """Take note of a completed answer with that many choices."""
         self.output.observe(model, ceil(usage.output_tokens / choices))
         self.reasoning.observe(model, ceil(usage.reasoning_output_tokens / choices))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from typing import Any
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
 from extauthz.domain.directory import ADMIN_NAME
 from extauthz.domain.money import NANOUSD_PER_USD
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.domain.routes import RouteClass
 from extauthz.domain.verdict import Reason, Word
 from extauthz.errors import ExtauthzError
@@ -62,7 +62,7 @@ class Decided:
     end_user: str | None
     admin: bool = False
     truncated: bool = False
-    usage: TokenUsage | None = None
+    usage: Usage | None = None
     cost_nanousd: int = 0
     cost_nanousd_max: int = 0
     exact: bool = False
@@ -155,7 +155,7 @@ def _watched(row: Mapping[str, Any]) -> Decided:
         end_user=_id_of(scopes, ScopeKind.END_USER),
         admin=principal == ADMIN_NAME and _only_global(scopes),
         truncated=bool(expected.get("truncated")),
-        usage=TokenUsage(tokens[0], tokens[1]) if expected else None,
+        usage=Usage(tokens[0], tokens[1]) if expected else None,
         cost_nanousd=_nanousd(expected.get("cost_usd")),
         cost_nanousd_max=_nanousd(expected.get("cost_usd_max")),
     )
@@ -185,11 +185,17 @@ def _journalled(entry: Entry) -> Record | None:
         key_sha256=_id_of(scopes, ScopeKind.KEY),
         end_user=_id_of(scopes, ScopeKind.END_USER),
         admin=_only_global(scopes),
-        usage=TokenUsage(*entry.tokens) if entry.tokens else None,
+        usage=_usage(entry.tokens) if entry.tokens else None,
         cost_nanousd=entry.cost_nanousd,
         cost_nanousd_max=entry.cost_nanousd,
         exact=True,
     )
+
+
+def _usage(tokens: Sequence[int]) -> Usage:
+    input_tokens, output_tokens, *special = tokens
+    read, created, reasoning = (*special, 0, 0, 0)[:3]
+    return Usage(input_tokens, output_tokens, read, created, reasoning)
 
 
 def _id_of(scopes: Iterable[Scope], kind: ScopeKind) -> str | None:

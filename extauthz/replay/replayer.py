@@ -20,7 +20,7 @@ from extauthz.config.snapshot import Snapshot
 from extauthz.domain.body import Ask
 from extauthz.domain.budgets import Counter
 from extauthz.domain.identity import Credential, end_user_of
-from extauthz.domain.prices import Estimate, Prices, TokenUsage
+from extauthz.domain.prices import Estimate, Prices, Usage
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.routes import Route, RouteClass
 from extauthz.domain.verdict import Admit, Decision, Deny, Pass, Reason, Word
@@ -101,7 +101,7 @@ class _Recorded(Authorizer):
         record = self.record
         if record is None:
             return Estimate(0, 0, 0, 0)
-        cost_nanousd, usage = _cost(record, reach.prices), record.usage or TokenUsage(0, 0)
+        cost_nanousd, usage = _cost(record, reach.prices), record.usage or Usage(0, 0)
         return Estimate(usage.input_tokens, usage.output_tokens, cost_nanousd, _cost_max(record, cost_nanousd))
 
 

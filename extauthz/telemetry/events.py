@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Hold, Signal, State
 from extauthz.domain.thresholds import Alert
@@ -27,7 +27,7 @@ class Finished:
     how: State
     ending: Ending
     cost_nanousd: int
-    usage: TokenUsage | None
+    usage: Usage | None
     trace: str | None
 
 

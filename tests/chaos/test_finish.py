@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from extauthz.demo import answers
 from extauthz.demo.answers import Answer, Api
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from tests.support.abort import calling
 from tests.support.envoy import ENVOY_VERSIONS
 from tests.support.stack import Stack, stack
@@ -36,7 +36,7 @@ async def running(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
         yield started
 
 
-def finishing(truth: TokenUsage, cut: Cue | None = None) -> Callable[[Received], Play]:
+def finishing(truth: Usage, cut: Cue | None = None) -> Callable[[Received], Play]:
     """Answer all, or up to the finish and then the cue."""
 
     def play(request: Received) -> Play:
@@ -72,7 +72,7 @@ async def booked_by_hang_ups(running: Stack, times: int = 100) -> int:
 @pytest.mark.parametrize("cut", [None, Cue.HANG], ids=["usage follows at once", "usage never comes"])
 async def test_hanging_up_at_the_finish_saves_no_money(running: Stack, cut: Cue | None) -> None:
     """A client that reads up to `finish_reason` and hangs up, 100 times, pays 0.9 of the truth at least."""
-    truth = TokenUsage(input_tokens=90, output_tokens=300)  # far above the estimate, which must not be what saves us
+    truth = Usage(input_tokens=90, output_tokens=300)  # far above the estimate, which must not be what saves us
     running.upstream.plays["finishes"] = finishing(truth, cut)
 
     assert 0.9 <= await booked_by_hang_ups(running) / (100 * cost(truth)) <= 2
@@ -80,7 +80,7 @@ async def test_hanging_up_at_the_finish_saves_no_money(running: Stack, cut: Cue 
 
 async def test_hanging_up_at_the_finish_saves_no_money_on_reasoning() -> None:
     """Most of the output was never shown: what the model's answers usually need is booked, as learnt from others."""
-    truth = TokenUsage(input_tokens=90, output_tokens=300, reasoning_output_tokens=220)
+    truth = Usage(input_tokens=90, output_tokens=300, reasoning_output_tokens=220)
     async with stack(CONFIG.replace("estimate: {mode: fixed, output_tokens: 64}", "estimate: usual")) as started:
         started.upstream.plays["finishes"] = finishing(truth)
         storm = Storm(started)

@@ -14,7 +14,7 @@ import pytest
 from extauthz.demo import answers
 from extauthz.demo.answers import Answer, Api
 from extauthz.domain.address import Address
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.envoy.bootstrap import BootstrapOptions
 from tests.support.abort import Call, calling
 from tests.support.processes import LOOPBACK, eventually
@@ -50,7 +50,7 @@ ESTIMATE = 100 * INPUT_NANOUSD + 64 * OUTPUT_NANOUSD
 
 # The upstream's own count of an answer, of which 41 events go out before the upstream stops: the first has the role,
 # the others a word each. Their text has 203 bytes, worth 68 tokens.
-USAGE = TokenUsage(input_tokens=80, output_tokens=90)
+USAGE = Usage(input_tokens=80, output_tokens=90)
 TRUTH = 80 * INPUT_NANOUSD + 90 * OUTPUT_NANOUSD
 EVENTS_SENT = 41
 DELIVERED = 100 * INPUT_NANOUSD + 68 * OUTPUT_NANOUSD

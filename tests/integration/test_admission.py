@@ -13,7 +13,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI, Omit, omit
 from openai.types.chat import ChatCompletion
 
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from tests.support.envoy import ENVOY_VERSIONS, EnvoyVersion
 from tests.support.processes import eventually
 from tests.support.stack import Stack, patient, stack
@@ -215,8 +215,8 @@ async def test_parallel_calls_that_cost_little_all_pass() -> None:
     async with stack(AGENTS, options=patient) as running, running.openai("nobody") as client:
         house = House(running, client)
         # $0.0003 and $0.0004: eight and four of them are $0.004.
-        running.upstream.plays["short"] = as_asked(TokenUsage(4, 29), before=(Cue.GATE,))
-        running.upstream.plays["long"] = as_asked(TokenUsage(4, 39), before=(Cue.GATE,))
+        running.upstream.plays["short"] = as_asked(Usage(4, 29), before=(Cue.GATE,))
+        running.upstream.plays["long"] = as_asked(Usage(4, 39), before=(Cue.GATE,))
         for key, maximum in (("sk-silent", omit), ("sk-greedy", 16_384)):
             plays = ("short", "short", "long") * 4
             crowd = await decide_all(house, [house.chat(key, play, max_tokens=maximum) for play in plays])
@@ -272,7 +272,7 @@ async def test_the_books_are_what_was_served(version: EnvoyVersion) -> None:
     async with stack(BOOKS, version=version, options=patient) as running, running.openai("sk-ana") as client:
         running.upstream.plays["error"] = fails()
         for number, model in enumerate(("gpt-4o", "gpt-4o-mini") * 6):
-            usage = TokenUsage(input_tokens=100 + number, output_tokens=10 * number)
+            usage = Usage(input_tokens=100 + number, output_tokens=10 * number)
             running.upstream.plays["now"] = as_asked(usage)
             await _ask(client, model, "now", stream=number % 4 < 2)
             input_nanousd, output_nanousd = NANOUSD[model]

@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.domain.reservation import Hold, Note, Signal
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.errors import StoreUnavailableError
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.redis
 TEAM = a_counter("research")
 KEY = Counter(Scope(ScopeKind.KEY, ("ab" * 32,)), Window(LIFETIME, 0, None))
 COUNTERS = [TEAM.key, KEY.key]
-USAGE = TokenUsage(11, 22, cache_read_input_tokens=3, cache_creation_input_tokens=4, reasoning_output_tokens=5)
+USAGE = Usage(11, 22, cache_read_input_tokens=3, cache_creation_input_tokens=4, reasoning_output_tokens=5)
 # Few, so that a test can make more.
 KEPT = 20
 

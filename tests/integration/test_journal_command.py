@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.errors import NoBooksError
 from extauthz.ledger.journal import CHECKPOINT_COUNTERS
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.redis
 TEAM = a_counter("research")
 KEY = Counter(Scope(ScopeKind.KEY, ("ab" * 32,)), Window(LIFETIME, 0, None))
 COUNTERS = [TEAM.key, KEY.key]
-USAGE = TokenUsage(11, 22, cache_read_input_tokens=3, cache_creation_input_tokens=4, reasoning_output_tokens=5)
+USAGE = Usage(11, 22, cache_read_input_tokens=3, cache_creation_input_tokens=4, reasoning_output_tokens=5)
 # Few, so that a test can make more.
 KEPT = 20
 

@@ -8,7 +8,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from tests.support.envoy import ENVOY_VERSIONS, EnvoyVersion
 from tests.support.stack import Stack, patient, stack
 from tests.support.upstream import MODELS
@@ -51,9 +51,7 @@ async def test_an_exhausted_team_is_served_and_booked(house: Stack) -> None:
         ]
     metrics = await house.settled()
 
-    used = [
-        TokenUsage(answer.usage.prompt_tokens, answer.usage.completion_tokens) for answer in answers if answer.usage
-    ]
+    used = [Usage(answer.usage.prompt_tokens, answer.usage.completion_tokens) for answer in answers if answer.usage]
     cost = sum(usage.input_tokens * INPUT_NANOUSD + usage.output_tokens * OUTPUT_NANOUSD for usage in used)
     assert len(used) == 3
     assert metrics.spent[("team:trial", "lifetime")] == cost

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extauthz.domain.body import Ask
 from extauthz.domain.money import AMOUNT_NANOUSD_MAX
-from extauthz.domain.prices import Prices, TokenUsage
+from extauthz.domain.prices import Prices, Usage
 from extauthz.domain.routes import Endpoint
 from extauthz.pricing.catalog import Catalog, CatalogSource, Fallbacks, Offer, Reach
 from extauthz.pricing.cost import cost
@@ -25,11 +25,11 @@ PRICES = st.builds(
     cache_creation_input=st.none() | AMOUNTS,
     reasoning_output=st.none() | AMOUNTS,
 )
-USAGES = st.builds(TokenUsage, TOKENS, TOKENS, TOKENS, TOKENS, TOKENS)
+USAGES = st.builds(Usage, TOKENS, TOKENS, TOKENS, TOKENS, TOKENS)
 NAMES = ("a", "b", "c", "d", "unknown")
 
 
-def exact(prices: Prices, usage: TokenUsage) -> Fraction:
+def exact(prices: Prices, usage: Usage) -> Fraction:
     """Compute the cost in nano-USD from the definition, in fractions."""
 
     def per_token(special: Decimal | None, plain: Decimal) -> Fraction:
@@ -50,19 +50,17 @@ def exact(prices: Prices, usage: TokenUsage) -> Fraction:
 
 
 @given(PRICES, USAGES)
-def test_cost_is_exact_and_rounded_up_once(prices: Prices, usage: TokenUsage) -> None:
+def test_cost_is_exact_and_rounded_up_once(prices: Prices, usage: Usage) -> None:
     """The cost is the exact sum, rounded up to whole nano-USD, at most what one counter holds."""
     assert min(ceil(exact(prices, usage)), AMOUNT_NANOUSD_MAX) == cost(prices, usage)
 
 
 @given(PRICES, USAGES, TOKENS, TOKENS)
-def test_cost_never_falls_with_more_tokens(
-    prices: Prices, usage: TokenUsage, more_input: int, more_output: int
-) -> None:
+def test_cost_never_falls_with_more_tokens(prices: Prices, usage: Usage, more_input: int, more_output: int) -> None:
     """More input or output costs as much or more, as long as cached and reasoning tokens are parts of them."""
     assume(usage.cache_read_input_tokens + usage.cache_creation_input_tokens <= usage.input_tokens)
     assume(usage.reasoning_output_tokens <= usage.output_tokens)
-    more = TokenUsage(
+    more = Usage(
         usage.input_tokens + more_input,
         usage.output_tokens + more_output,
         usage.cache_read_input_tokens,
@@ -74,7 +72,7 @@ def test_cost_never_falls_with_more_tokens(
 
 
 @st.composite
-def bounded_requests(draw: st.DrawFn) -> tuple[Ask, Reach, TokenUsage]:
+def bounded_requests(draw: st.DrawFn) -> tuple[Ask, Reach, Usage]:
     """Draw a request, what it reaches, and a usage that stays within the request's bytes and maxima."""
     context, model_max, own_max = (draw(st.none() | st.integers(1, 200_000)) for _ in range(3))
     text_bytes, images, choices = draw(st.integers(0, 100_000)), draw(st.integers(0, 3)), draw(st.integers(1, 8))
@@ -82,7 +80,7 @@ def bounded_requests(draw: st.DrawFn) -> tuple[Ask, Reach, TokenUsage]:
     input_tokens = draw(st.integers(0, min(text_bytes + 1600 * images, context or 10**9)))
     output_tokens = choices * draw(st.integers(0, min(bounds)))
     cache_read = draw(st.integers(0, input_tokens))
-    usage = TokenUsage(
+    usage = Usage(
         input_tokens,
         output_tokens,
         cache_read,
@@ -98,7 +96,7 @@ def bounded_requests(draw: st.DrawFn) -> tuple[Ask, Reach, TokenUsage]:
 
 
 @given(bounded_requests(), st.integers(1, 200_000))
-def test_the_most_is_never_exceeded(request: tuple[Ask, Reach, TokenUsage], usual: int) -> None:
+def test_the_most_is_never_exceeded(request: tuple[Ask, Reach, Usage], usual: int) -> None:
     """No usage within a request's tokens costs more than its maximum, and neither does its estimate."""
     ask, reach, usage = request
     result = estimate(ask, reach, endpoint=Endpoint.CHAT_COMPLETIONS, usual_output_tokens=usual, image_tokens=1600)

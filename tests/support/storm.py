@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from extauthz.demo import answers
 from extauthz.demo.answers import Answer, Api
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.envoy.bootstrap import BootstrapOptions, Document
 from extauthz.settlement import HTTP_ERROR
 from tests.support import raw
@@ -160,9 +160,9 @@ class Seen:
     whole: bool
 
 
-def usage_of(number: int) -> TokenUsage:
+def usage_of(number: int) -> Usage:
     """Tell what the upstream uses for a request: its own count of the input, which is never the estimate."""
-    return TokenUsage(input_tokens=80 + number % 7, output_tokens=10 + number % 50)
+    return Usage(input_tokens=80 + number % 7, output_tokens=10 + number % 50)
 
 
 def pieces_of(request: Received) -> list[bytes]:
@@ -208,7 +208,7 @@ def tokens_delivered(stream: bytes) -> int:
     return max(len(events), -(-len(text.encode()) // 3))
 
 
-def cost(usage: TokenUsage) -> int:
+def cost(usage: Usage) -> int:
     """Tell what a usage costs, in nano-USD."""
     return usage.input_tokens * INPUT_NANOUSD + usage.output_tokens * OUTPUT_NANOUSD
 
@@ -218,7 +218,7 @@ def delivered(stream: bytes) -> int:
     return INPUT_ONLY + tokens_delivered(stream) * OUTPUT_NANOUSD
 
 
-def booked(seen: Seen, finished: dict[int, TokenUsage]) -> tuple[int, int]:
+def booked(seen: Seen, finished: dict[int, Usage]) -> tuple[int, int]:
     """Tell what must be booked for a request: the least and the most, which nearly always are the same.
 
     `finished` are the upstream's own books of whole answers.

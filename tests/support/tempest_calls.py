@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from redis.exceptions import RedisError
 
 from extauthz.demo.upstream import Outcome
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.envoy.names import RESERVATION_HEADER
 from tests.support import storm
 from tests.support.abort import Call, calling
@@ -218,7 +218,7 @@ class Tempest:
                 tally.wrong.append(f"{seen.job}: {spent} is not in {least}…{most}; {seen.status} {seen.whole} {mine}")
         return tally
 
-    def _due(self, seen: Seen, entries: list[Entry], finished: Mapping[int, TokenUsage]) -> tuple[int, int]:
+    def _due(self, seen: Seen, entries: list[Entry], finished: Mapping[int, Usage]) -> tuple[int, int]:
         """Tell what must be booked for a call, the least and the most."""
         number, most = seen.job.number, most_of(seen.job.number)
         if not self.reached(number) and seen.job.way is not LEFT_AT_ONCE:

@@ -16,7 +16,7 @@ from extauthz._proto.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsM
 from extauthz._proto.envoy.service.accesslog.v3.als_pb2_grpc import AccessLogServiceStub
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.envoy.bootstrap import SERVER_CLUSTER, Document
 from tests.support import storm
 from tests.support.gate import a_check, an_ending
@@ -34,7 +34,7 @@ OPEN_STREAMS = 5
 LEAVING = 20
 OWN_CALLS = 5
 REPLIES_LOST_MAX, SETTLES_UNANSWERED = 300, 5
-OWN_USAGE = TokenUsage(40, 10)
+OWN_USAGE = Usage(40, 10)
 OWN_COST = storm.cost(OWN_USAGE)
 
 CALL_SECONDS_MAX = 10.0

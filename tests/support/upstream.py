@@ -6,7 +6,7 @@ model that its body names, or under its path. A play is a list of steps, so that
 out, and where the connection waits, hangs or breaks.
 
     async with ScriptedUpstream() as upstream:
-        upstream.plays["gpt-4o"] = as_asked(TokenUsage(10, 500), before=(Cue.GATE,))
+        upstream.plays["gpt-4o"] = as_asked(Usage(10, 500), before=(Cue.GATE,))
         ...                                  # requests come in through Envoy
         await eventually(lambda: len(upstream.requests) == 10)
         upstream.gate.set()
@@ -29,11 +29,11 @@ from aiohttp import web
 from extauthz.demo import answers
 from extauthz.demo.answers import Answer, Api
 from extauthz.demo.upstream import Outcome, Serving, reset
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 
 PLAY_HEADER = "x-play"
 MODELS = ("gpt-4o", "gpt-4o-mini", "local-llama")
-USAGE = TokenUsage(input_tokens=10, output_tokens=20)
+USAGE = Usage(input_tokens=10, output_tokens=20)
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 PLAY_SECONDS_MAX = 60.0
@@ -118,7 +118,7 @@ class Play:
     """
 
     steps: tuple[Step, ...]
-    usage: TokenUsage | None = None
+    usage: Usage | None = None
 
 
 Behaviour = Callable[[Received], Play]
@@ -133,12 +133,12 @@ class Played:
     """
 
     request: Received
-    usage: TokenUsage | None
+    usage: Usage | None
     writes: int
     outcome: Outcome
 
 
-def as_asked(usage: TokenUsage = USAGE, *, before: Sequence[Cue] = (), cut: Cue | None = None) -> Behaviour:
+def as_asked(usage: Usage = USAGE, *, before: Sequence[Cue] = (), cut: Cue | None = None) -> Behaviour:
     """Answer an inference as its API does, with this usage.
 
     `before` comes before the headers; `cut` in the middle of the body, and nothing after it.
@@ -160,7 +160,7 @@ def as_asked(usage: TokenUsage = USAGE, *, before: Sequence[Cue] = (), cut: Cue 
     return behave
 
 
-def chunks(*data: bytes, content_type: str = JSON, status: int = 200, usage: TokenUsage | None = None) -> Behaviour:
+def chunks(*data: bytes, content_type: str = JSON, status: int = 200, usage: Usage | None = None) -> Behaviour:
     """Answer everything with these bytes, one chunk each."""
     return lambda _: Play((Head(status, content_type), *data), usage)
 
@@ -201,7 +201,7 @@ class ScriptedUpstream(Serving):
         super().__init__(app, stop_seconds=STOP_SECONDS)
 
     @property
-    def served(self) -> tuple[TokenUsage, ...]:
+    def served(self) -> tuple[Usage, ...]:
         """The usage of every answer that went out whole."""
         return tuple(
             played.usage for played in self.played if played.outcome is Outcome.FINISHED and played.usage is not None

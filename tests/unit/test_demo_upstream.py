@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 import aiohttp
 import openai
@@ -13,7 +14,7 @@ from yarl import URL
 from extauthz.demo import answers
 from extauthz.demo.answers import Failure, ServedModel
 from extauthz.demo.upstream import Outcome, Served, Upstream
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from tests.support.processes import eventually
 
 MODELS = (
@@ -139,7 +140,7 @@ async def test_answers_a_chat(upstream: Upstream, client: AsyncOpenAI) -> None:
     assert 3 == answer.usage.prompt_tokens_details.cached_tokens
     assert answer.usage.completion_tokens_details is not None
     assert 2 == answer.usage.completion_tokens_details.reasoning_tokens
-    assert (Served("paid", TokenUsage(6, 6, 3, 0, 2), 0, Outcome.FINISHED),) == upstream.books.served
+    assert (Served("paid", Usage(6, 6, 3, 0, 2), 0, Outcome.FINISHED),) == upstream.books.served
 
 
 @pytest.mark.parametrize("option", ["max_tokens", "max_completion_tokens"])
@@ -163,7 +164,7 @@ async def test_streams_without_usage(
     assert ["", "Every", " token", " has", " its", None] == [chunk.choices[0].delta.content for chunk in chunks]
     assert [None] * 5 + ["stop"] == [chunk.choices[0].finish_reason for chunk in chunks]
     assert [None] * 6 == [chunk.usage for chunk in chunks]
-    assert (Served("paid", TokenUsage(6, 6, 3, 0, 2), 7, Outcome.FINISHED),) == upstream.books.served
+    assert (Served("paid", Usage(6, 6, 3, 0, 2), 7, Outcome.FINISHED),) == upstream.books.served
 
 
 async def test_streams_with_usage(upstream: Upstream, client: AsyncOpenAI) -> None:
@@ -175,7 +176,7 @@ async def test_streams_with_usage(upstream: Upstream, client: AsyncOpenAI) -> No
     assert [] == chunks[-1].choices
     assert chunks[-1].usage is not None
     assert (6, 6) == (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens)
-    assert (Served("paid", TokenUsage(6, 6, 3, 0, 2), 8, Outcome.FINISHED),) == upstream.books.served
+    assert (Served("paid", Usage(6, 6, 3, 0, 2), 8, Outcome.FINISHED),) == upstream.books.served
 
 
 async def test_books_what_an_aborted_stream_got(upstream: Upstream, client: AsyncOpenAI) -> None:
@@ -188,7 +189,7 @@ async def test_books_what_an_aborted_stream_got(upstream: Upstream, client: Asyn
     (served,) = await eventually(lambda: upstream.books.served)
     assert ("slow", Outcome.ABORTED) == (served.model, served.outcome)
     assert 3 <= served.events < 1000
-    assert TokenUsage(QUESTION_TOKENS, served.events - 1) == served.usage
+    assert Usage(QUESTION_TOKENS, served.events - 1) == served.usage
 
 
 async def test_notices_an_abort_between_two_events(upstream: Upstream, client: AsyncOpenAI) -> None:
@@ -223,7 +224,7 @@ async def test_answers_completions(upstream: Upstream, client: AsyncOpenAI) -> N
     assert "Every token has its" == answer.choices[0].text
     assert answer.usage is not None
     assert (3, 4) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
-    assert (Served("vendor/free", TokenUsage(3, 4), 0, Outcome.FINISHED),) == upstream.books.served
+    assert (Served("vendor/free", Usage(3, 4), 0, Outcome.FINISHED),) == upstream.books.served
 
 
 async def test_streams_completions(client: AsyncOpenAI) -> None:
@@ -247,7 +248,7 @@ async def test_answers_embeddings(upstream: Upstream, client: AsyncOpenAI) -> No
     assert [entry.embedding for entry in plain.data] == [entry.embedding for entry in packed.data]
     assert packed.data[0].embedding != packed.data[1].embedding
     assert 3 == packed.usage.prompt_tokens
-    assert [Served("vendor/free", TokenUsage(3, 0), 0, Outcome.FINISHED)] * 2 == list(upstream.books.served)
+    assert [Served("vendor/free", Usage(3, 0), 0, Outcome.FINISHED)] * 2 == list(upstream.books.served)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ async def test_breaks_in_the_middle_of_a_stream(upstream: Upstream, client: Asyn
         await anext(chunks)
 
     assert ["", "Every", " token", " has"] == texts
-    assert (Served("breaks", TokenUsage(QUESTION_TOKENS, 3), 4, Outcome.FAILED),) == upstream.books.served
+    assert (Served("breaks", Usage(QUESTION_TOKENS, 3), 4, Outcome.FAILED),) == upstream.books.served
 
 
 async def test_refuses_a_body_that_it_cannot_read(upstream: Upstream) -> None:
@@ -303,13 +304,7 @@ async def test_shows_its_books(upstream: Upstream, client: AsyncOpenAI) -> None:
     assert [
         {
             "model": "paid",
-            "usage": {
-                "input_tokens": 6,
-                "output_tokens": 6,
-                "cache_read_input_tokens": 3,
-                "cache_creation_input_tokens": 0,
-                "reasoning_output_tokens": 2,
-            },
+            "usage": asdict(Usage(6, 6, cache_read_input_tokens=3, reasoning_output_tokens=2)),
             "events": 0,
             "outcome": "finished",
         }

@@ -10,7 +10,7 @@ from extauthz.authorizer import first_lease
 from extauthz.config.model import Settings
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
 from extauthz.domain.policy import OnAbort, OnExpiry, OnMissingUsage
-from extauthz.domain.prices import Estimate, Prices, TokenUsage
+from extauthz.domain.prices import Estimate, Prices, Usage
 from extauthz.domain.reservation import Claim, Hold, Lease, Note, Signal, State
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.endings import Endings
@@ -25,7 +25,7 @@ from tests.support.witness import AbsentLedger, Witness
 # A token of input costs 10 nano-USD, one of output 100.
 PRICES = Prices(Decimal("0.00000001"), Decimal("0.0000001"))
 ESTIMATE = Estimate(input_tokens=50, output_tokens=20, cost_nanousd=2_500, cost_nanousd_max=90_000)
-USAGE = Report(TokenUsage(40, 10), events=9, finished=True)
+USAGE = Report(Usage(40, 10), events=9, finished=True)
 USAGE_COST = 1_400
 NOTHING = Report()
 PART = Report(events=4, text_bytes=30)  # 30 bytes are worth 10 tokens, more than 4 events
@@ -53,14 +53,14 @@ def noted(report: Report) -> Note:
         pytest.param(Outcome.ABORTED, USAGE, True, USAGE_COST, id="aborted after the usage came"),
         pytest.param(
             Outcome.ABORTED,
-            Report(TokenUsage(40, 1), events=4, text_bytes=30),
+            Report(Usage(40, 1), events=4, text_bytes=30),
             True,
             PART_COST,
             id="aborted after a running total: what was delivered, if more",
         ),
         pytest.param(
             Outcome.ABORTED,
-            Report(TokenUsage(90, 30), events=4),
+            Report(Usage(90, 30), events=4),
             True,
             3_900,
             id="or the running total, if more",
@@ -95,7 +95,7 @@ def test_on_abort(rule: OnAbort, cost_nanousd: int) -> None:
 
 def test_a_running_total_does_not_overrule_the_operator() -> None:
     """Where an abort shall cost nothing, it costs nothing, whatever the upstream had counted by then."""
-    assert 0 == abort_cost(hold(), Report(TokenUsage(90, 30), events=4), Settings(on_abort=OnAbort.ZERO))
+    assert 0 == abort_cost(hold(), Report(Usage(90, 30), events=4), Settings(on_abort=OnAbort.ZERO))
 
 
 @pytest.mark.parametrize(
@@ -181,18 +181,18 @@ class House:
 @pytest.mark.parametrize(
     ("usage", "booked", "absurd"),
     [
-        pytest.param(TokenUsage(100, 100), TokenUsage(100, 100), (), id="all of the context"),
-        pytest.param(TokenUsage(101, 5), TokenUsage(100, 5), ("input_tokens",), id="more input"),
-        pytest.param(TokenUsage(5, 10**8), TokenUsage(5, 100), ("output_tokens",), id="more output"),
+        pytest.param(Usage(100, 100), Usage(100, 100), (), id="all of the context"),
+        pytest.param(Usage(101, 5), Usage(100, 5), ("input_tokens",), id="more input"),
+        pytest.param(Usage(5, 10**8), Usage(5, 100), ("output_tokens",), id="more output"),
         pytest.param(
-            TokenUsage(500, 5, 400, 300, 200),
-            TokenUsage(100, 5, 100, 100, 100),
+            Usage(500, 5, 400, 300, 200),
+            Usage(100, 5, 100, 100, 100),
             ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "reasoning_output_tokens"),
             id="more of several kinds",
         ),
     ],
 )
-async def test_usage_beyond_the_context(usage: TokenUsage, booked: TokenUsage, absurd: tuple[str, ...]) -> None:
+async def test_usage_beyond_the_context(usage: Usage, booked: Usage, absurd: tuple[str, ...]) -> None:
     """No answer has more tokens than its model reads: what is more is cut, named, and booked and noted as cut."""
     house = House()
     await house.reserve()
@@ -208,7 +208,7 @@ async def test_nothing_is_cut_where_the_context_is_not_known() -> None:
     """Without a maximum the upstream's count is believed."""
     house = House()
     unbound = replace(BOUND, tokens_max=None)
-    await house.settlement.finished(Observation(unbound, Outcome.ANSWERED, Report(TokenUsage(10_000, 1))))
+    await house.settlement.finished(Observation(unbound, Outcome.ANSWERED, Report(Usage(10_000, 1))))
 
     assert 100_100 == await house.spent()
     assert [] == house.witness.absurd
@@ -218,11 +218,11 @@ async def test_what_a_living_stream_reports_is_cut_as_well() -> None:
     """The cost that a lease carries is never of more tokens than the model reads."""
     house = House()
     await house.reserve()
-    await house.settlement.progressed(BOUND, Report(TokenUsage(10_000, 10_000), events=1))
+    await house.settlement.progressed(BOUND, Report(Usage(10_000, 10_000), events=1))
     await house.clock.advance(10**6)
     await house.settlement.expire()
 
-    assert cost(PRICES, TokenUsage(100, 100)) == await house.spent()
+    assert cost(PRICES, Usage(100, 100)) == await house.spent()
 
 
 async def test_what_is_cut_is_learnt_as_cut() -> None:
@@ -231,7 +231,7 @@ async def test_what_is_cut_is_learnt_as_cut() -> None:
     for number in range(20):
         await house.reserve(f"r{number}")
         bound = replace(BOUND, id=f"r{number}")
-        await house.settlement.finished(Observation(bound, Outcome.ANSWERED, Report(TokenUsage(1, 10**8))))
+        await house.settlement.finished(Observation(bound, Outcome.ANSWERED, Report(Usage(1, 10**8))))
 
     assert 100 == house.usual.output.of("gpt-4o")
 

@@ -12,7 +12,7 @@ import pytest
 
 from extauthz.demo.answers import unknown_model
 from extauthz.demo.upstream import Outcome
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from tests.support.processes import Process, eventually, free_port, listening
 from tests.support.upstream import PLAY_HEADER, USAGE, Cue, Head, Play, ScriptedUpstream, chunks
 
@@ -89,12 +89,12 @@ async def test_finds_a_play_by_header_model_and_path(
 
 async def test_sends_each_chunk_as_it_is(upstream: ScriptedUpstream, session: aiohttp.ClientSession) -> None:
     """Given bytes go out unchanged and in the given pieces."""
-    upstream.plays["cut"] = chunks(b"\xff\x00", b"b", status=418, content_type="text/odd", usage=TokenUsage(1, 2))
+    upstream.plays["cut"] = chunks(b"\xff\x00", b"b", status=418, content_type="text/odd", usage=Usage(1, 2))
     async with session.post(CHAT, headers={PLAY_HEADER: "cut"}) as response:
         pieces = [data async for data, _ in response.content.iter_chunks() if data]
 
     assert (418, "text/odd", [b"\xff\x00", b"b"]) == (response.status, response.content_type, pieces)
-    assert (TokenUsage(1, 2),) == upstream.served
+    assert (Usage(1, 2),) == upstream.served
 
 
 async def test_waits_at_the_gate(upstream: ScriptedUpstream, session: aiohttp.ClientSession) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.domain.prices import TokenUsage
+from extauthz.domain.prices import Usage
 from extauthz.usage import TOKENS_MAX, Field, Report, read_report, within
 
 
@@ -25,7 +25,7 @@ def test_a_full_report_is_read() -> None:
         }
     )
 
-    assert report == Report(TokenUsage(120, 30, 100, 20, 25), events=12, text_bytes=90, finished=True)
+    assert report == Report(Usage(120, 30, 100, 20, 25), events=12, text_bytes=90, finished=True)
 
 
 def test_no_usage_is_not_a_usage_of_zero() -> None:
@@ -64,13 +64,13 @@ def test_absurd_parts_are_put_right_and_named(value: Field, read: int) -> None:
     """A part that makes no sense becomes the nearest value that does."""
     report = read_report({"input_tokens": 1.0, "output_tokens": 1.0, "cache_read_input_tokens": value})
 
-    assert report.usage == TokenUsage(1, 1, cache_read_input_tokens=read)
+    assert report.usage == Usage(1, 1, cache_read_input_tokens=read)
     assert report.absurd == ("cache_read_input_tokens",)
 
 
 def test_numbers_in_quotes_are_numbers() -> None:
     """Some servers write counts as texts."""
-    assert read_report({"input_tokens": "12", "output_tokens": "3"}) == Report(TokenUsage(12, 3))
+    assert read_report({"input_tokens": "12", "output_tokens": "3"}) == Report(Usage(12, 3))
 
 
 def test_usage_that_counts_nothing_is_no_usage() -> None:
@@ -81,16 +81,16 @@ def test_usage_that_counts_nothing_is_no_usage() -> None:
 def test_text_without_output_tokens_is_no_usage() -> None:
     """An upstream that forgets the output does not give it away; embeddings have none."""
     assert read_report({"input_tokens": 9.0, "text_bytes": 30.0}) == Report(text_bytes=30)
-    assert read_report({"input_tokens": 9.0}) == Report(TokenUsage(9, 0))
+    assert read_report({"input_tokens": 9.0}) == Report(Usage(9, 0))
 
 
 @pytest.mark.parametrize(
     ("tokens_max", "usage", "absurd"),
     [
-        pytest.param(30, TokenUsage(30, 30, 30, 30, 30), (), id="as much as there can be"),
+        pytest.param(30, Usage(30, 30, 30, 30, 30), (), id="as much as there can be"),
         pytest.param(
             20,
-            TokenUsage(20, 20, 20, 20, 20),
+            Usage(20, 20, 20, 20, 20),
             (
                 "input_tokens",
                 "output_tokens",
@@ -100,12 +100,12 @@ def test_text_without_output_tokens_is_no_usage() -> None:
             ),
             id="more of every kind",
         ),
-        pytest.param(None, TokenUsage(30, 30, 30, 30, 30), (), id="nobody knows how much there can be"),
+        pytest.param(None, Usage(30, 30, 30, 30, 30), (), id="nobody knows how much there can be"),
     ],
 )
-def test_usage_is_cut_to_the_context(tokens_max: int | None, usage: TokenUsage, absurd: tuple[str, ...]) -> None:
+def test_usage_is_cut_to_the_context(tokens_max: int | None, usage: Usage, absurd: tuple[str, ...]) -> None:
     """Each kind of token is cut to what the model can read, and named; the rest of the report stays."""
-    report = Report(TokenUsage(30, 30, 30, 30, 30), events=99, text_bytes=99, finished=True)
+    report = Report(Usage(30, 30, 30, 30, 30), events=99, text_bytes=99, finished=True)
 
     assert Report(usage, events=99, text_bytes=99, finished=True, absurd=absurd) == within(report, tokens_max)
 
