@@ -206,15 +206,25 @@ def test_who_gets_in_and_out_can_be_said() -> None:
 
 
 def test_the_test_gets_in() -> None:
-    """Whoever else is let in, the pod of `helm test` is: its labels are those of a peer."""
+    """Whoever else is let in, each pod of `helm test` is: its labels are those of a peer."""
     chart = ci("network")
-    labels = chart.one("Pod", "-test")["metadata"]["labels"].items()
 
-    assert any(
-        peer["podSelector"].get("matchLabels", {}).items() <= labels
-        for peer in chart.one("NetworkPolicy")["spec"]["ingress"][0]["from"]
-        if "namespaceSelector" not in peer
+    for pod in chart.of("Pod"):
+        assert any(
+            peer["podSelector"].get("matchLabels", {}).items() <= pod["metadata"]["labels"].items()
+            for peer in chart.one("NetworkPolicy")["spec"]["ingress"][0]["from"]
+            if "namespaceSelector" not in peer
+        )
+
+
+def test_each_check_has_a_pod_of_its_own() -> None:
+    """`helm test --logs` fails at pods of several containers: each Check has a pod with one."""
+    pods = render(REDIS).of("Pod")
+
+    assert ["gate-extauthz-test-allowed", "gate-extauthz-test-denied"] == sorted(
+        pod["metadata"]["name"] for pod in pods
     )
+    assert {1} == {len(pod["spec"]["containers"]) for pod in pods}
 
 
 @pytest.mark.parametrize(
@@ -271,16 +281,18 @@ def test_the_way_to_the_collector_is_open() -> None:
 
 @pytest.mark.parametrize("name", ["default", "tls", "token", "names"])
 def test_the_test_asks_as_the_program_understands(name: str, tmp_path: Path) -> None:
-    """Each container of `helm test` has arguments that the program takes: it fails for want of a server alone."""
-    (pod,) = ci(name).of("Pod")
+    """Each pod of `helm test` has arguments that the program takes: it fails for want of a server alone."""
     for file in ("ca.crt", "tls.crt", "tls.key"):
         (tmp_path / file).write_text("no certificate", encoding="utf-8")
 
-    assert {"helm.sh/hook": "test", "helm.sh/hook-delete-policy": "before-hook-creation"}.items() <= pod["metadata"][
-        "annotations"
-    ].items()
-    for container in pod["spec"]["containers"]:
-        arguments = [each.replace("/etc/extauthz/client", str(tmp_path)) for each in container["args"]]
+    for pod in ci(name).of("Pod"):
+        annotations = pod["metadata"]["annotations"]
+        assert {
+            "helm.sh/hook": "test",
+            "helm.sh/hook-delete-policy": "before-hook-creation",
+        }.items() <= annotations.items()
+        said = pod["spec"]["containers"][0]["args"]
+        arguments = [each.replace("/etc/extauthz/client", str(tmp_path)) for each in said]
         arguments = ["--target=127.0.0.1:1" if each.startswith("--target=") else each for each in arguments]
         done = CliRunner().invoke(main, [*arguments, "--timeout=0.1"])
         assert 1 == done.exit_code, done.output

@@ -25,7 +25,7 @@ def test_it_needs_a_store_and_nothing_else() -> None:
 
     kinds = sorted(each["kind"] for each in chart.objects)
     assert [
-        *("ConfigMap", "Deployment", "NetworkPolicy", "Pod"),
+        *("ConfigMap", "Deployment", "NetworkPolicy", "Pod", "Pod"),
         *("PodDisruptionBudget", "Service", "Service", "ServiceAccount"),
     ] == kinds
     assert 2 == chart.deployment["spec"]["replicas"]
@@ -49,7 +49,7 @@ def test_the_image(image: Json, name: str) -> None:
     chart = render({**REDIS, "image": image})
 
     assert name == chart.container["image"]
-    assert {name} == {each["image"] for each in chart.one("Pod", "-test")["spec"]["containers"]}
+    assert {name} == {pod["spec"]["containers"][0]["image"] for pod in chart.of("Pod")}
 
 
 def test_parent_charts_choose_registry_and_secrets() -> None:
