@@ -6,9 +6,9 @@ program=$1
 folder=$(realpath --canonicalize-missing "$(dirname "$program")")  # emptied, so never where a link leads to
 name=$(basename "$program")
 
-# Says why there is no program, and succeeds: the tests that need it are then skipped.
+# Says why there is no program, and succeeds: the tests and figures that need it are then skipped.
 give_up() {
-  echo "no $name: $1; the tests that need it are skipped" >&2
+  echo "no $name: $1; what needs it is skipped" >&2
   rm -rf "$folder"
   exit 0
 }
