@@ -27,11 +27,20 @@ HELM := .cache/helm/helm
 KUBE_SCORE := .cache/kube-score/kube-score
 # What decodes the chart's objects for meshes by their own types; built by the machine's Go.
 MESHCHECK := .cache/meshcheck/meshcheck
+# What stands behind Envoy in most houses, in an environment of its own. `make test-litellm` alone installs it: 580 MiB.
+LITELLM_DIR := .cache/litellm
+# What stands beside us in the benchmarks, each built by the machine's Go.
+RIG := .cache/rig/rig
+RATELIMIT := .cache/ratelimit/service_cmd
+GHZ := .cache/ghz/ghz
+BENCH ?= check envoy litellm growth start
 PYTEST_ARGS ?= -n 2 --dist loadgroup
+# Of the chart's tests those that start no server, which take half a minute.
+CHECK_CHART := -n 2 -q -m "not envoy" --ignore tests/helm/test_kube_score.py tests/helm
 
 .PHONY: help
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv from a wheel in a small environment of its own, so that pip is all a machine must have.
 .cache/uv/bin/uv:
@@ -65,8 +74,17 @@ $(GRPCURL): tests/support/get-grpcurl.sh tests/support/golang.sh
 $(HELM): tests/support/get-helm.sh tests/support/golang.sh
 $(KUBE_SCORE): tests/support/get-kube-score.sh tests/support/golang.sh
 $(MESHCHECK): tests/support/get-meshcheck.sh tests/support/golang.sh $(wildcard tests/support/meshcheck/*)
-$(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) $(HELM) $(KUBE_SCORE) $(MESHCHECK):
+$(RIG): bench/peers/get-rig.sh tests/support/golang.sh $(wildcard bench/peers/rig/*)
+$(RATELIMIT): bench/peers/get-ratelimit.sh tests/support/golang.sh
+$(GHZ): bench/peers/get-ghz.sh tests/support/golang.sh
+$(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) $(HELM) $(KUBE_SCORE) $(MESHCHECK) $(RIG) $(RATELIMIT) $(GHZ):
 	$< $@
+
+# Wheels only; all versions are pinned.
+$(LITELLM_DIR)/.installed: tests/litellm/requirements.txt .cache/uv/bin/uv
+	.cache/uv/bin/uv venv --quiet --clear --python $(PYTHON) $(LITELLM_DIR)
+	.cache/uv/bin/uv pip install --quiet --no-deps --only-binary :all: --python $(LITELLM_DIR)/bin/python -r $<
+	@touch $@
 
 .PHONY: setup
 setup: $(VENV)/.installed $(ENVOY_OLDEST_DIR)/.installed
@@ -81,8 +99,12 @@ demo: $(VENV)/.installed ## Play the whole story: real Envoy, server, upstream, 
 test: setup ## Run every test
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+.PHONY: test-litellm
+test-litellm: setup $(LITELLM_DIR)/.installed ## Run the tests that have a real LiteLLM proxy as upstream
+	$(BIN)/pytest -n 0 -m litellm tests/litellm
+
 .PHONY: check
-check: setup ## Format, lint, types, layers, generated code
+check: setup ## Format, lint, types, layers, generated code, the chart as it renders
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -90,6 +112,14 @@ check: setup ## Format, lint, types, layers, generated code
 	$(BIN)/python protos/compile.py --check
 	$(BIN)/python deploy/helm/meter.py --check
 	$(BIN)/python deploy/helm/schema.py --check
+	$(BIN)/python deploy/docs/endpoints.py --check
+	$(BIN)/pytest $(CHECK_CHART)
+
+.PHONY: e2e
+e2e: setup $(KUBE_SCORE) ## Install the chart in a Kubernetes, and try the image (builds for a quarter of an hour, once)
+	tests/e2e/cluster/build.sh
+	$(BIN)/pytest -m "e2e or image" tests/e2e tests/integration/test_image.py
+	$(BIN)/pytest tests/helm/test_kube_score.py
 
 .PHONY: fmt
 fmt: setup ## Format, and fix what ruff can fix
@@ -105,6 +135,10 @@ chart: setup ## Write what is generated of the chart: its schema, the table in i
 	$(BIN)/python deploy/helm/meter.py
 	$(BIN)/python deploy/helm/schema.py
 
+.PHONY: docs
+docs: setup ## Write what is generated of the documents: the table of docs/endpoints.md
+	$(BIN)/python deploy/docs/endpoints.py
+
 .PHONY: dist
 dist: $(VENV)/.installed ## Build wheel and sdist into dist/
 	.cache/uv/bin/uv build --quiet
@@ -113,12 +147,12 @@ dist: $(VENV)/.installed ## Build wheel and sdist into dist/
 image: $(VENV)/.installed ## Build the image and its SBOM into dist/, without Docker and without root (on Debian bookworm)
 	$(BIN)/python -m deploy.image.build --uv .cache/uv/bin/uv $(IMAGE_ARGS)
 
+# What cannot be had of the peers is left out, and said so. Each part may be asked for alone: BENCH=check.
 .PHONY: bench
-bench: setup ## Measure the meter inside Envoy, the books in Redis, 10,000 budgets on /metrics, and how long operators wait
-	$(BIN)/python bench/meter.py
-	$(BIN)/python bench/redis_memory.py
-	$(BIN)/python bench/metrics.py
-	$(BIN)/python bench/diagnostics.py
+bench: setup $(RIG) $(RATELIMIT) $(GHZ) ## Measure against peers, into bench/results (BENCH="check growth", BENCH_ARGS="--pairs 3")
+	@[[ "$(BENCH)" != *litellm* && "$(BENCH)" != *start* ]] || $(MAKE) --no-print-directory $(LITELLM_DIR)/.installed || \
+		echo "no LiteLLM: it cannot be installed; what needs it is skipped" >&2
+	$(BIN)/python -m bench $(BENCH) $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## Remove everything that the targets above made

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qs
+from functools import partial
 
-from extauthz.config.model import Settings
+from extauthz.authenticator import Authenticator
+from extauthz.config.model import Settings, UnknownPriceMode
 from extauthz.config.snapshot import Snapshot
+from extauthz.discovery import shown
 from extauthz.domain import denials
-from extauthz.domain.body import Ask, Unreadable, agree_on_model, read_ask
+from extauthz.domain.ask import Ask, Unreadable
 from extauthz.domain.budgets import Counter, Standing
-from extauthz.domain.identity import AmbiguousCredential, Credential, Principal, credential_of, end_user_of
+from extauthz.domain.claimed import Claimed
+from extauthz.domain.credentials import Credential
+from extauthz.domain.endpoints import Charge, Endpoint
+from extauthz.domain.identity import Principal
+from extauthz.domain.inference import ask_of, counted_model, never_exempt
 from extauthz.domain.model_names import allowed
+from extauthz.domain.money import cost_nanousd
+from extauthz.domain.paths import is_below
 from extauthz.domain.policy import ModelsPolicy, OnExpiry, OtherRoutes, StoreFailure
 from extauthz.domain.prices import Estimate, Prices
 from extauthz.domain.request import RequestFacts
-from extauthz.domain.reservation import Claim, Hold, Lease
-from extauthz.domain.routes import Endpoint, Route, RouteClass, classify, is_below
+from extauthz.domain.reservation import Claim, Hold, Lease, promise_name
+from extauthz.domain.routes import Route, RouteClass, classify
 from extauthz.domain.verdict import (
     Admit,
     AnswerModels,
@@ -30,7 +38,7 @@ from extauthz.domain.verdict import (
     Verdict,
 )
 from extauthz.domain.windows import WindowRule
-from extauthz.envoy.names import PRUNE_EXTENSION, SHADOW_EXTENSION
+from extauthz.envoy.names import SHADOW_EXTENSION
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Ledger, Refused, Reserve, Reserved, StaleWindow, TooLate
 from extauthz.pricing.catalog import Reach
@@ -39,9 +47,13 @@ from extauthz.pricing.estimate import UsualAnswer, estimate
 # Scopes without a budget are counted from the beginning.
 FOREVER = WindowRule()
 
+# How much of a Check's time may go into waiting for the keys of a token.
+IDENTITY_SHARE = 0.5
+
 # Times a reserve is computed anew because the store's clock stands in another window than ours.
 STALE_WINDOWS_MAX = 2
 
+_STORED = (Endpoint.FILES, Endpoint.UNBILLED)
 _ONE_PASS = (Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS)
 
 
@@ -68,24 +80,36 @@ class _Inference:
     principal: Principal
     estimate: Estimate
     call: Call
+    priced_by: str
 
 
 class Authorizer:
     """Decides about requests, and holds money for those that cost some."""
 
-    def __init__(self, ledger: Ledger, usual: UsualAnswer) -> None:
+    def __init__(self, ledger: Ledger, usual: UsualAnswer, authenticator: Authenticator | None = None) -> None:
         self._ledger = ledger
         self._usual = usual
+        self._authenticator = authenticator or Authenticator()
 
     async def decide(
-        self, facts: RequestFacts, call: Call, config: Snapshot, credential: Credential | None = None
+        self, facts: RequestFacts, call: Call, config: Snapshot, credential: Credential | Claimed | None = None
     ) -> Decision:
         """Decide about one request, by one configuration. `credential` stands in for one that the headers may have.
 
         Raises nothing but what is a failure of our own; a store that does not answer is part of the decision.
         """
+        route = classify(facts.method, facts.path, facts.headers, config.settings.api_prefixes)
+        return replace(await self._decide(facts, route, call, config, credential), api=route.api)
+
+    async def _decide(
+        self,
+        facts: RequestFacts,
+        route: Route,
+        call: Call,
+        config: Snapshot,
+        credential: Credential | Claimed | None,
+    ) -> Decision:
         settings = config.settings
-        route = classify(facts.method, facts.path, facts.headers, settings.api_prefixes)
         shadow = _in_shadow(facts, settings)
         match route.route_class, settings.other:
             case RouteClass.INFO, _:
@@ -95,7 +119,14 @@ class Authorizer:
             case RouteClass.OTHER, OtherRoutes.DENY:
                 return _enforced(Decision(denials.route_closed(), route.route_class), shadow=shadow)
 
-        principal = identify(facts, config, credential)
+        principal = await self._authenticator.identify(
+            facts,
+            config,
+            credential,
+            patience_s=call.patience_s * IDENTITY_SHARE,
+            # Other routes ask for somebody known, and so does what is stored upstream, by whomever.
+            nobody=route.route_class is not RouteClass.OTHER and route.endpoint not in _STORED,
+        )
         if isinstance(principal, Deny):
             return _enforced(Decision(principal, route.route_class), shadow=shadow)
         shadow = shadow or principal.shadow_mode
@@ -103,6 +134,10 @@ class Authorizer:
             case RouteClass.DISCOVERY:
                 verdict = await self._discover(facts, route, principal, config, call)
                 return _enforced(_about(verdict, route, principal, route.model, config), shadow=shadow)
+            case RouteClass.INFERENCE if route.charge is Charge.NOTHING:
+                model = counted_model(facts, route, principal.models)
+                result = None if route.result is None else promise_name(route.result)
+                return _about(Pass(Reason.UNBILLED, result=result), route, principal, model, config)
             case RouteClass.INFERENCE:
                 return await self._infer(facts, route, principal, config, call, shadow=shadow)
             case _:
@@ -111,13 +146,17 @@ class Authorizer:
     async def _discover(
         self, facts: RequestFacts, route: Route, principal: Principal, config: Snapshot, call: Call
     ) -> Verdict:
-        """Answer model discovery: it stays open unless a budget is exhausted and the policy says otherwise."""
+        """Answer model discovery: it stays open unless a budget is exhausted and the policy says otherwise.
+
+        Whatever the budgets say, it shows only what the principal's own lists of models allow.
+        """
         settings = config.settings
+        show = partial(shown, facts, route, principal, config)
         if principal.admin or settings.models_policy is ModelsPolicy.ALL:
-            return Pass(Reason.DISCOVERY)
+            return show(reason=Reason.DISCOVERY, free_only=False)
         now_ms = self._ledger.now_ms()
         limits = [
-            (Counter(scope.scope, budget.rule.at(now_ms)), budget.limit_nanousd)
+            (Counter(scope.scope, budget.rule.at(now_ms)), budget.at(now_ms).limit_nanousd)
             for scope in principal.scopes
             for budget in scope.budgets
             if scope.binds
@@ -126,14 +165,12 @@ class Authorizer:
             async with asyncio.timeout(call.patience_s):
                 standings = await self._ledger.standings(limits, payers=principal.payers)
         except (StoreUnavailableError, TimeoutError):
-            if settings.models_policy is ModelsPolicy.FREE_ONLY:
-                return _free_models(facts, route, principal, config)
-            return _without_store(settings.store_failure, Pass(Reason.STORE_FAILURE_ALLOWED))
+            free_only = settings.models_policy is ModelsPolicy.FREE_ONLY
+            view = show(reason=Reason.STORE_FAILURE_ALLOWED, free_only=free_only)
+            return view if free_only else _without_store(settings.store_failure, view)
         exhausted = next((standing for standing in standings if standing.exhausted), None)
-        if exhausted is None:
-            return Pass(Reason.DISCOVERY)
-        if settings.models_policy is ModelsPolicy.FREE_ONLY:
-            return _free_models(facts, route, principal, config)
+        if exhausted is None or settings.models_policy is ModelsPolicy.FREE_ONLY:
+            return show(reason=Reason.DISCOVERY, free_only=exhausted is not None)
         return denials.budget_exceeded(
             exhausted, now_ms=now_ms, status=settings.budget_exceeded_status, hide_amounts=settings.hide_amounts
         )
@@ -146,26 +183,28 @@ class Authorizer:
         if isinstance(ask, Unreadable):
             decision = _about(denials.bad_request(ask.message), route, principal, None, config)
             return _enforced(decision, shadow=shadow)
-        if ask.end_user is not None and end_user_of(facts.headers, config.settings.user_header_name) is None:
+        if ask.end_user is not None and not principal.has_end_user:
             principal = config.directory.with_end_user(principal, ask.end_user)
 
         reach = reach_of(ask, config)
-        refusal = _refused_model(ask, reach, principal)
+        refusal = _refused_model(ask, reach, principal, config.settings)
         if refusal is not None and not shadow:
-            return _about(refusal, route, principal, ask.models[0], config)
-        if reach.free:
-            decision = _about(Pass(Reason.FREE_MODEL), route, principal, ask.models[0], config)
-            return replace(decision, shadowed=refusal)
-
+            return _about(refusal, route, principal, ask.model, config)
         expected = self.expect(ask, reach, route, config.settings, facts.unseen_bytes)
         whole_prices = _seen_reach(ask, config).prices if ask.truncated else None
-        inference = _Inference(route, ask, reach, whole_prices, principal, expected, call)
+        inference = _Inference(route, ask, reach, whole_prices, principal, expected, call, config.short_digest)
+        if reach.free and not never_exempt(ask, route):
+            now_ms = self._ledger.now_ms()
+            hold = replace(_hold(inference, _claims(principal, now_ms, 0, 0), now_ms), free=True)
+            decision = _about(Pass(Reason.FREE_MODEL, hold=hold), route, principal, ask.model, config)
+            return replace(decision, shadowed=refusal)
+
         rules = _rules(config.settings, shadow=shadow)
         verdict = await self._reserve(inference, rules)
         if shadow and isinstance(verdict, Deny):
             refusal = refusal or verdict
             verdict = await self._reserve(replace(inference, principal=principal.unlimited()), rules)
-        decision = replace(_about(verdict, route, principal, ask.models[0], config), estimate=expected)
+        decision = replace(_about(verdict, route, principal, ask.model, config), estimate=expected)
         return _enforced(replace(decision, shadowed=refusal), shadow=shadow)
 
     def expect(self, ask: Ask, reach: Reach, route: Route, settings: Settings, unseen_bytes: int) -> Estimate:
@@ -174,34 +213,24 @@ class Authorizer:
             ask,
             reach,
             endpoint=route.endpoint or Endpoint.OPAQUE,
-            usual_output_tokens=self._usual.output.of(ask.models[0]),
-            usual_reasoning_tokens=self._usual.reasoning.of(ask.models[0]),
+            usual_output_tokens=self._usual.output.of(ask.model or ""),
+            usual_reasoning_tokens=self._usual.reasoning.of(ask.model or ""),
             image_tokens=settings.estimate.image_tokens,
             unseen_bytes=unseen_bytes,
+            flat_nanousd=cost_nanousd(settings.estimate.flat_usd),
         )
 
     async def _reserve(self, inference: _Inference, settings: Settings) -> Verdict:
         """Hold the estimate on every scope of the principal, all or nothing."""
-        ask, call, expected = inference.ask, inference.call, inference.estimate
+        stream_options, call, expected = inference.ask.stream_options, inference.call, inference.estimate
         started_ms = now_ms = self._ledger.now_ms()
         for _ in range(1 + STALE_WINDOWS_MAX):
             claims = _claims(inference.principal, now_ms, expected.cost_nanousd, expected.cost_nanousd_max)
-            hold = Hold(
-                id=call.reservation_id,
-                reserved_at_ms=now_ms,
-                counters=tuple(dict.fromkeys(claim.counter for claim in claims)),
-                model=ask.models[0],
-                prices=inference.reach.prices,
-                estimate=expected,
-                streamed=ask.stream,
-                choices=ask.choices,
-                whole_prices=inference.whole_prices,
-                tokens_max=_tokens_max(ask, inference.reach, inference.route),
-            )
+            hold = _hold(inference, claims, now_ms)
             request = Reserve(
                 hold, call.attempt, claims, first_lease(hold, settings), started_ms + int(call.patience_s * 1000)
             )
-            admitted = Admit(Reason.STORE_FAILURE_ALLOWED, hold, stream_options=ask.stream_options)
+            admitted = Admit(Reason.STORE_FAILURE_ALLOWED, hold, stream_options=stream_options)
             try:
                 async with asyncio.timeout(call.patience_s):
                     result = await self._ledger.reserve(request)
@@ -211,7 +240,7 @@ class Authorizer:
                 case Reserved(available_nanousd):
                     reason = Reason.ADMIN if inference.principal.admin else Reason.WITHIN_BUDGET
                     limited = tuple(claim.counter for claim in claims if claim.limit_nanousd is not None)
-                    return Admit(reason, hold, available_nanousd, ask.stream_options, limited)
+                    return Admit(reason, hold, available_nanousd, stream_options, limited)
                 case Refused(standing):
                     return _refusal(standing, claims, now_ms, settings)
                 case AlreadyEnded():
@@ -240,6 +269,11 @@ def _rules(settings: Settings, *, shadow: bool) -> Settings:
 def _enforced(decision: Decision, *, shadow: bool) -> Decision:
     """Carry a decision out, or in shadow mode let the request go on and only tell what it would have got."""
     match decision.verdict:
+        case Pass(models=ModelsView()) | AnswerModels() if (
+            shadow and decision.verdict.reason is not Reason.DISCOVERY_PRUNED
+        ):
+            # A list without what the caller may not use anyway refuses nothing; here it may use everything.
+            return replace(decision, verdict=Pass(decision.verdict.reason))
         case Deny() | Defer() | AnswerModels() | Pass(models=ModelsView()) if shadow:
             return replace(decision, verdict=Pass(Reason.SHADOW_MODE), shadowed=decision.shadowed or decision.verdict)
         case _:
@@ -249,43 +283,6 @@ def _enforced(decision: Decision, *, shadow: bool) -> Decision:
 def _about(verdict: Verdict, route: Route, principal: Principal, model: str | None, config: Snapshot) -> Decision:
     entry = None if model is None else config.catalog.entry(model)
     return Decision(verdict, route.route_class, principal.name, model, entry, principal.payers, endpoint=route.endpoint)
-
-
-def identify(facts: RequestFacts, config: Snapshot, credential: Credential | None = None) -> Principal | Deny:
-    """Find out who pays, the end user that the headers name included."""
-    match credential or credential_of(facts.headers):
-        case None:
-            return denials.unauthenticated("No API key was sent: put it into `authorization: Bearer <key>`.")
-        case AmbiguousCredential(message):
-            return denials.bad_request(message)
-        case Credential(key_sha256):
-            principal = config.directory.find(key_sha256)
-    if principal is None:
-        return denials.unauthenticated("This API key is not known here.")
-    match end_user_of(facts.headers, config.settings.user_header_name):
-        case Unreadable(message):
-            return denials.bad_request(message)
-        case None:
-            return principal
-        case end_user:
-            return config.directory.with_end_user(principal, end_user)
-
-
-def ask_of(facts: RequestFacts, route: Route) -> Ask | Unreadable:
-    """Read what the body asks for, and make sure that every place that names a model names the same."""
-    query_models = tuple(parse_qs(facts.path.partition("?")[2]).get("model", ()))
-    header_models = facts.headers.get("x-litellm-model", ())
-    content_types = facts.headers.get("content-type")
-    ask = read_ask(
-        facts.body,
-        truncated=facts.truncated,
-        endpoint=route.endpoint or Endpoint.OPAQUE,
-        content_type=None if content_types is None else ",".join(content_types),
-        model_required=not (route.model or query_models or header_models),
-    )
-    if isinstance(ask, Unreadable):
-        return ask
-    return agree_on_model(ask, path_model=route.model, query_models=query_models, header_models=header_models)
 
 
 def reach_of(ask: Ask, config: Snapshot) -> Reach:
@@ -301,12 +298,32 @@ def _seen_reach(ask: Ask, config: Snapshot) -> Reach:
     return config.catalog.reach(ask.models, ask.fallbacks)
 
 
-def _refused_model(ask: Ask, reach: Reach, principal: Principal) -> Deny | None:
-    """Refuse models that are not there, or not for this principal."""
+def _refused_model(ask: Ask, reach: Reach, principal: Principal, settings: Settings) -> Deny | None:
+    """Refuse models that are not there, not for this principal, or without a price where that is not wanted."""
     if reach.unknown:
         return denials.model_unknown(reach.unknown[0])
     refused = next((name for name in (*ask.models, *ask.fallbacks) if not allowed(name, principal.models)), None)
-    return None if refused is None else denials.model_not_allowed(refused)
+    if refused is not None:
+        return denials.model_not_allowed(refused)
+    deny = settings.unknown_price.mode is UnknownPriceMode.DENY
+    return denials.model_unpriced(reach.unpriced[0]) if deny and reach.unpriced else None
+
+
+def _hold(inference: _Inference, claims: tuple[Claim, ...], now_ms: int) -> Hold:
+    ask = inference.ask
+    return Hold(
+        id=inference.call.reservation_id,
+        reserved_at_ms=now_ms,
+        counters=tuple(dict.fromkeys(claim.counter for claim in claims)),
+        model=ask.model or "",
+        prices=inference.reach.prices,
+        estimate=inference.estimate,
+        streamed=ask.stream,
+        choices=ask.choices,
+        whole_prices=inference.whole_prices,
+        tokens_max=_tokens_max(ask, inference.reach, inference.route),
+        priced_by=inference.priced_by,
+    )
 
 
 def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_max: int) -> tuple[Claim, ...]:
@@ -317,7 +334,7 @@ def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_m
             counter = Counter(scope.scope, budget.rule.at(now_ms))
             if scope.binds:
                 amount = cost_nanousd_max if budget.strict else cost_nanousd
-                claims.append(Claim(counter, budget.limit_nanousd, amount, whole=budget.strict))
+                claims.append(Claim(counter, budget.at(now_ms).limit_nanousd, amount, whole=budget.strict))
             else:
                 claims.append(Claim(counter, None, cost_nanousd))
         if not scope.budgets:
@@ -357,20 +374,7 @@ def first_lease(hold: Hold, rules: Settings) -> Lease:
     return Lease(rules.lease_seconds * 1000, hold.estimate.cost_nanousd if charge else 0)
 
 
-def _free_models(facts: RequestFacts, route: Route, principal: Principal, config: Snapshot) -> Verdict:
-    """Show only free models: through the response filter where it stands, else by answering here."""
-    catalog = config.catalog
-    if route.model is not None:
-        if catalog.is_free(route.model):
-            return Pass(Reason.DISCOVERY_PRUNED)
-        return denials.model_hidden(route.model)
-    if facts.context.get(PRUNE_EXTENSION) == "on":
-        return Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY)
-    names = (name for name in catalog.listed() if catalog.is_free(name) and allowed(name, principal.models))
-    return AnswerModels(Reason.DISCOVERY_PRUNED, tuple(names))
-
-
-def _without_store(rule: StoreFailure, allowed_verdict: Pass | Admit) -> Verdict:
+def _without_store(rule: StoreFailure, allowed_verdict: Verdict) -> Verdict:
     match rule:
         case StoreFailure.DENY:
             return denials.store_unavailable()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from extauthz.domain.reservation import State
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import Ending, Ledger, Release, Settle
+from extauthz.ledger.base import Ending, Ledger, Release, Renew, Settle
 from extauthz.telemetry.events import Telemetry
 
 WAITING_MAX = 100_000
@@ -24,7 +25,7 @@ WITHDRAWALS_MAX = 10_000
 AT_ONCE_MAX = 256
 RETRY_S = 0.1
 
-End = Settle | Release
+End = Settle | Release | Renew
 Ended = Callable[[Ending], None]
 
 
@@ -99,16 +100,33 @@ class Endings:
 
     async def _tell(self, end: End) -> Ending:
         match end:
-            case Settle(hold, cost_nanousd, note):
-                return await self._ledger.settle(hold, cost_nanousd, note)
-            case Release(id_, attempt, note):
-                return await self._ledger.release(id_, attempt=attempt, note=note)
+            case Settle(hold, cost_nanousd, note, promised):
+                ending = await self._ledger.settle(hold, cost_nanousd, note)
+                await self._forget(promised)
+                return ending
+            case Renew(hold, lease, note, promise):
+                if await self._ledger.renew(hold, lease):
+                    if promise is not None:
+                        await self._ledger.promise(promise)
+                    return Ending.OPEN
+                # Its lease ran out, or the store never heard of it: its answer is paid all the same.
+                return await self._ledger.settle(hold, lease.cost_nanousd, note)
+            case Release(id_, attempt, note, promised):
+                ending = await self._ledger.release(id_, attempt=attempt, note=note)
+                await self._forget(promised)
+                return ending
+
+    async def _forget(self, promised: str | None) -> None:
+        """Forget the promise of a reservation that has ended; one that stays ends nothing any more."""
+        if promised is not None:
+            with suppress(StoreUnavailableError):
+                await self._ledger.forget(promised)
 
     def _keep(self, end: End, ended: Ended) -> None:
         withdrawals = _withdrawals([(end, ended)])
         full = len(self._waiting) + self._under_way >= self._waiting_max
         if full or (withdrawals and self._withdrawals >= WITHDRAWALS_MAX):
-            self._telemetry.ending_lost(State.SETTLED if isinstance(end, Settle) else State.RELEASED, end.note.signal)
+            self._telemetry.ending_lost(State.RELEASED if isinstance(end, Release) else State.SETTLED, end.note.signal)
             return
         self._waiting.append((end, ended))
         self._withdrawals += withdrawals

@@ -10,11 +10,14 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from extauthz.authorizer import FOREVER, Authorizer, Call, ask_of, identify, reach_of
+from extauthz.authenticator import Authenticator
+from extauthz.authorizer import FOREVER, Authorizer, Call, reach_of
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.body import Unreadable
+from extauthz.domain.ask import Unreadable
 from extauthz.domain.budgets import Budget, Counter, ScopeBudgets, Standing
-from extauthz.domain.identity import Credential, Principal
+from extauthz.domain.credentials import Credential
+from extauthz.domain.identity import Principal
+from extauthz.domain.inference import ask_of
 from extauthz.domain.prices import Prices
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Claim
@@ -23,6 +26,7 @@ from extauthz.domain.verdict import Decision, Deny
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Ledger
 from extauthz.ledger.preview import PreviewLedger
+from extauthz.pricing.catalog import PriceSource
 from extauthz.pricing.estimate import UsualAnswer
 
 # How long the store may take for each answer; as long as a Check waits that has no deadline.
@@ -57,15 +61,17 @@ class Counted:
 class Explanation:
     """A decision with what it rests on.
 
-    `free` and `prices` are about everything that the request can reach; `prices` is None where no model is asked, or
-    none can be made out. `truncated` when only the beginning of the body is known. `counted` are the counters of every
-    scope of the principal, from the widest to the narrowest, none when nobody pays or the store does not answer.
+    `free` and `prices` are about everything that the request can reach, and `source` is who says what it costs; both
+    are None where no model is asked, or none can be made out. `truncated` when only the beginning of the body is known.
+    `counted` are the counters of every scope of the principal, from the widest to the narrowest, none when nobody pays
+    or the store does not answer.
     """
 
     decision: Decision
     route: Route
     free: bool
     prices: Prices | None
+    source: PriceSource | None
     truncated: bool
     counted: tuple[Counted, ...]
 
@@ -73,9 +79,10 @@ class Explanation:
 class Explainer:
     """Explains what requests would get now. It reserves nothing."""
 
-    def __init__(self, ledger: Ledger, usual: UsualAnswer) -> None:
+    def __init__(self, ledger: Ledger, usual: UsualAnswer, authenticator: Authenticator | None = None) -> None:
         self._ledger = ledger
         self._usual = usual
+        self._authenticator = authenticator or Authenticator()
 
     async def explain(self, facts: RequestFacts, config: Snapshot, credential: Credential | None = None) -> Explanation:
         """Explain one request, by one configuration. `credential` stands in for one that the headers may have.
@@ -83,17 +90,33 @@ class Explainer:
         A store that does not answer is part of the decision; nothing is counted then.
         """
         preview = PreviewLedger(self._ledger)
-        decision = await Authorizer(preview, self._usual).decide(facts, _CALL, config, credential)
+        authorizer = Authorizer(preview, self._usual, self._authenticator)
+        decision = await authorizer.decide(facts, _CALL, config, credential)
         route = classify(facts.method, facts.path, facts.headers, config.settings.api_prefixes)
-        free, prices = _priced(facts, route, config)
+        free, prices, source = _priced(facts, route, config)
         return Explanation(
             decision=decision,
             route=route,
             free=free,
             prices=prices,
+            source=source,
             truncated=facts.truncated,
-            counted=await self._counted(preview, decision, _payer(facts, decision, config, credential)),
+            counted=await self._counted(preview, decision, await self._payer(facts, decision, config, credential)),
         )
+
+    async def _payer(
+        self, facts: RequestFacts, decision: Decision, config: Snapshot, credential: Credential | None
+    ) -> Principal | None:
+        """Find the principal that a decision is about, None where it names none."""
+        if decision.principal is None:
+            return None
+        principal = await self._authenticator.identify(facts, config, credential, patience_s=PATIENCE_S)
+        if isinstance(principal, Deny):
+            return None
+        # The body may have named an end user besides.
+        for scope in decision.payers[len(principal.scopes) :]:
+            principal = config.directory.with_end_user(principal, *scope.ids)
+        return principal
 
     async def _counted(
         self, preview: PreviewLedger, decision: Decision, principal: Principal | None
@@ -104,7 +127,7 @@ class Explainer:
         asked = preview.asked
         now_ms = self._ledger.now_ms() if asked is None else asked.hold.reserved_at_ms
         rows = [*_rows(principal.scopes, now_ms)]
-        limits = [(counter, 0 if budget is None else budget.limit_nanousd) for counter, budget, _ in rows]
+        limits = [(counter, 0 if budget is None else budget.at(now_ms).limit_nanousd) for counter, budget, _ in rows]
         try:
             async with asyncio.timeout(PATIENCE_S):
                 standings = await self._ledger.standings(limits, payers=principal.payers)
@@ -124,34 +147,22 @@ class Explainer:
         )
 
 
-def _priced(facts: RequestFacts, route: Route, config: Snapshot) -> tuple[bool, Prices | None]:
-    """Tell whether everything that a request can reach is free, and the dearest prices of it, if it reaches a model."""
+def _priced(facts: RequestFacts, route: Route, config: Snapshot) -> tuple[bool, Prices | None, PriceSource | None]:
+    """Tell whether all that a request can reach is free, the dearest prices of it, and who says so.
+
+    There are no prices where it reaches no model.
+    """
     match route.route_class:
         case RouteClass.INFERENCE:
             ask = ask_of(facts, route)
             if isinstance(ask, Unreadable):
-                return False, None
+                return False, None, None
             reach = reach_of(ask, config)
-            return reach.free, None if reach.unknown else reach.prices
+            return (reach.free, None, None) if reach.unknown else (reach.free, reach.prices, reach.source)
         case RouteClass.DISCOVERY if route.model is not None:
-            return config.catalog.is_free(route.model), None
+            return config.catalog.is_free(route.model), None, None
         case _:
-            return False, None
-
-
-def _payer(
-    facts: RequestFacts, decision: Decision, config: Snapshot, credential: Credential | None
-) -> Principal | None:
-    """Find the principal that a decision is about, None where it names none."""
-    if decision.principal is None:
-        return None
-    principal = identify(facts, config, credential)
-    if isinstance(principal, Deny):
-        return None
-    # The body may have named an end user besides.
-    for scope in decision.payers[len(principal.scopes) :]:
-        principal = config.directory.with_end_user(principal, *scope.ids)
-    return principal
+            return False, None, None
 
 
 def _rows(scopes: Sequence[ScopeBudgets], now_ms: int) -> Iterator[tuple[Counter, Budget | None, bool]]:

@@ -31,12 +31,14 @@ from extauthz.adapters.check import CheckService
 from extauthz.adapters.diagnostics import Diagnostics, Experts
 from extauthz.adapters.ext_proc import PruningService
 from extauthz.adapters.holds import HoldCodec
+from extauthz.adapters.jwks import KeyServers
 from extauthz.adapters.listener import ensure_free, envoys_door, new_listener, operators_door, server_kind
 from extauthz.adapters.page import StatusPage
 from extauthz.adapters.responses import Responses
 from extauthz.adapters.status import StatusReport
 from extauthz.adapters.webhook import Webhook
 from extauthz.alerts import Alerts, Warnings
+from extauthz.authenticator import Authenticator
 from extauthz.authorizer import Authorizer
 from extauthz.config.model import EstimateMode
 from extauthz.config.origin import Origin
@@ -50,12 +52,14 @@ from extauthz.jobs import Job, at_most, repeated
 from extauthz.ledger.base import Ledger
 from extauthz.observers import Observers, observing
 from extauthz.pricing.estimate import UsualAnswer, UsualTokens
+from extauthz.promises import Promises
 from extauthz.reload import Reloader
 from extauthz.settlement import Settlement
 from extauthz.stores import books_of, opened_store
 from extauthz.survey import Surveyor
 from extauthz.telemetry.ledger import ObservedLedger
 from extauthz.telemetry.log import Logger, Verbosity
+from extauthz.tokens.verifier import TokenVerifier
 from extauthz.treasury import Treasury
 
 SERVICES = (
@@ -98,6 +102,7 @@ class Base:
     reloader: Reloader
     store: Ledger
     observers: Observers
+    key_servers: KeyServers
     verbosity: Verbosity
 
 
@@ -136,7 +141,16 @@ async def running(config: Snapshot, log: Logger, origin: Origin | None = None) -
         observing(configuration, log, _unix_ms) as observers,
         opened_store(configuration().settings, observers.telemetry) as store,
         _reloading(origin, configuration, observers) as reloader,
-        _serving(Base(configuration, reloader, store, observers, verbosity)) as ports,
+        _serving(
+            Base(
+                configuration,
+                reloader,
+                store,
+                observers,
+                KeyServers(configuration, observers.telemetry, time.monotonic),
+                verbosity,
+            )
+        ) as ports,
     ):
         log.info(
             "serving",
@@ -173,16 +187,16 @@ async def _serving(base: Base) -> AsyncIterator[Ports]:
     fixed = settings.estimate.mode is EstimateMode.FIXED
     usual = UsualAnswer(UsualTokens(settings.estimate.output_tokens, fixed=fixed), UsualTokens(0, fixed=fixed))
     endings = Endings(ledger, telemetry)
-    settlement = Settlement(ledger, endings, lambda: configuration().settings, usual, telemetry)
-    holds = HoldCodec(ledger.signing_key)
+    settlement, holds = Settlement(ledger, endings, configuration, usual, telemetry), HoldCodec(ledger.signing_key)
     background = Background(telemetry)
     draining = asyncio.Event()
     surveyor = Surveyor(ledger, configuration, time.monotonic)
     webhook = Webhook(configuration, telemetry, random.random)
     alerts, warnings = Alerts(ledger, configuration, telemetry, webhook.send), Warnings()
 
+    authenticator = Authenticator(TokenVerifier(time.time), base.key_servers)
     check = CheckService(
-        authorizer=Authorizer(ledger, usual),
+        authorizer=Authorizer(ledger, usual, authenticator),
         settlement=settlement,
         responses=Responses(holds, warnings),
         snapshot=configuration,
@@ -192,7 +206,8 @@ async def _serving(base: Base) -> AsyncIterator[Ports]:
         clock_s=time.perf_counter,
     )
     pruning = PruningService(configuration, telemetry)
-    access_logs = AccessLogs(settlement, holds, telemetry, draining)
+    promises = Promises(ledger, settlement, telemetry, unseal=holds.unseal, decode=holds.decode)
+    access_logs = AccessLogs(settlement, promises, holds, telemetry, draining)
     status = StatusReport(
         version=version("extauthz"),
         started_ms=_unix_ms(),
@@ -204,7 +219,7 @@ async def _serving(base: Base) -> AsyncIterator[Ports]:
         observers=base.observers,
         draining=draining.is_set,
     )
-    experts = _experts(base, ledger, status, Explainer(ledger, usual))
+    experts = _experts(base, ledger, status, Explainer(ledger, usual, authenticator))
     health_service = health.aio.HealthServicer()
     pages = http.application(ledger, surveyor, base.observers.metrics, ready=lambda: not draining.is_set())
     StatusPage(configuration, status, experts.custody, surveyor.fresh).add_to(pages)
@@ -226,7 +241,13 @@ async def _serving(base: Base) -> AsyncIterator[Ports]:
         stack.push_async_callback(background.drain, STOP_GRACE_S)  # what the last Checks left to be done
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         look = partial(_survey, surveyor, configuration, alerts, warnings, experts.treasury)
-        jobs: dict[str, Job] = {"expiry": partial(_expire, settlement), "survey": look, "audit": experts.inspector.next}
+        jobs: dict[str, Job] = {
+            "expiry": partial(_expire, settlement),
+            "promises": promises.look_again,
+            "survey": look,
+            "audit": experts.inspector.next,
+            "jwks": base.key_servers.follow,
+        }
         for name, job in jobs.items():
             await stack.enter_async_context(repeated(name, job, telemetry))
         await _tell_serving(health_service, SERVICES)

@@ -44,7 +44,7 @@ FOREVER = WindowRule()
 
 @dataclass(frozen=True, slots=True)
 class SurveyedBudget:
-    """How a budget stands, beside what the configuration says of it."""
+    """How a budget stands, beside what the configuration says of it for that time."""
 
     standing: Standing
     budget: Budget
@@ -86,8 +86,8 @@ class Totals:
 class Survey:
     """How everything stood at `taken_ms`, the store's time; 0 before the first survey.
 
-    `budgets` are those of the configuration, and those of end users that have spent, the most used share of the limit
-    first (spent or held); `totals` are all of them together, and `left_out` is how many there was no room for.
+    `budgets` are those of the configuration, and those of unlisted payers that have spent, the most used share of the
+    limit first (spent or held); `totals` are all of them together, and `left_out` is how many there was no room for.
     `held_nanousd` is what all open reservations hold, each counted once: on the scope `global`, which every request is
     counted on, in its longest window and the one before. A reservation that is older than that, or was made when the
     global budgets were others, can be missing.
@@ -107,7 +107,6 @@ class _Known:
 
     directory: Directory
     budgets: tuple[tuple[Scope, Budget], ...]
-    end_users: frozenset[Scope]
     left_out: int
 
 
@@ -115,13 +114,13 @@ class _Windows:
     """The windows of one moment, each computed once."""
 
     def __init__(self, now_ms: int) -> None:
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self._by_rule: dict[WindowRule, Window] = {}
 
     def of(self, rule: WindowRule) -> Window:
         window = self._by_rule.get(rule)
         if window is None:
-            window = self._by_rule[rule] = rule.at(self._now_ms)
+            window = self._by_rule[rule] = rule.at(self.now_ms)
         return window
 
 
@@ -235,25 +234,22 @@ class Surveyor:
             found += budgets[:room]
             left_out += max(0, len(budgets) - room)
             await asyncio.sleep(0)
-        end_users = frozenset(scope for scope, _ in found if scope.kind is ScopeKind.END_USER)
-        self._known = _Known(directory, tuple(found), end_users, left_out)
+        self._known = _Known(directory, tuple(found), left_out)
         return self._known
 
     async def _strangers(self, known: _Known) -> tuple[list[tuple[Scope, Budget]], int, int]:
-        """Find end users that have spent and that the configuration does not name.
+        """Find payers that have spent and that the configuration does not name, but has budgets for.
 
         Gives their budgets, how many counters were looked at, and how many budgets there was no room for.
         """
         directory = known.directory
-        if not directory.default_end_user:
+        if not directory.takes_strangers:
             return [], 0, 0
         balances = await self._ledger.balances(BALANCES_MAX)
         scopes: dict[Scope, None] = {}
         async for piece in paced(balances):
             scopes.update(
-                (balance.counter.scope, None)
-                for balance in piece
-                if balance.counter.scope.kind is ScopeKind.END_USER and balance.counter.scope not in known.end_users
+                (balance.counter.scope, None) for balance in piece if directory.is_stranger(balance.counter.scope)
             )
         budgets = [(scope, budget) for scope in scopes for budget in directory.budgets_on(scope)]
         room = self._budgets_max - len(known.budgets)
@@ -263,9 +259,13 @@ class Surveyor:
         surveyed: list[SurveyedBudget] = []
         by_counter: dict[str, SurveyedBudget] = {}
         for piece in chunks(asked, ASKED_AT_ONCE):
-            limits = [(Counter(scope, windows.of(budget.rule)), budget.limit_nanousd) for scope, budget in piece]
+            budgets = [budget.at(windows.now_ms) for _, budget in piece]
+            limits = [
+                (Counter(scope, windows.of(budget.rule)), budget.limit_nanousd)
+                for (scope, _), budget in zip(piece, budgets, strict=True)
+            ]
             standings = await self._ledger.standings(limits)
-            for standing, (_, budget) in zip(standings, piece, strict=True):
+            for standing, budget in zip(standings, budgets, strict=True):
                 found = self._as_before(SurveyedBudget(standing, budget))
                 by_counter[standing.counter.key] = found
                 surveyed.append(found)

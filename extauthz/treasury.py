@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from extauthz.config.explain import did_you_mean
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.budgets import Budget, Counter, Scope, ScopeKind, Standing
+from extauthz.domain.budgets import Budget, Counter, Scope, Standing
 from extauthz.domain.directory import Directory
 from extauthz.domain.money import AMOUNT_NANOUSD_MAX, usd_text
 from extauthz.domain.windows import LIFETIME, Window, WindowRule, parse_duration
@@ -35,7 +35,7 @@ EXAMINED_AT_ONCE = 500
 
 WHO_BYTES_MAX = 64
 SCOPE_CHARS_SHOWN = 64
-SCOPE_KINDS = "global, org:ID, team:ID, member:TEAM/USER, user:ID, key:SHA256 or end_user:ID"
+SCOPE_KINDS = "global, anonymous, org:ID, team:ID, member:TEAM/USER, user:ID, key:SHA256 or end_user:ID"
 _CHANGE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # The store remembers changes beside reservations, and neither may pass for the other.
 _CHANGE = "change:"
@@ -97,7 +97,7 @@ class _Listing:
 
     directory: Directory
     survey: Survey
-    end_users: frozenset[Scope]
+    strangers: frozenset[Scope]
     places: Sequence[Place]
     rows: Sequence[_Row]
 
@@ -137,11 +137,11 @@ class Treasury:
         place: Place | None = None
         last = min(end, start + (EXAMINED_MAX if query.used_share_min > 0 else query.count_max))
         for rows in chunks(listing.rows[start:last], max(query.count_max, EXAMINED_AT_ONCE)):
-            for row, standing in zip(rows, await self._standings(rows), strict=True):
+            for row, surveyed in zip(rows, await self._stand(rows), strict=True):
                 if len(found) == query.count_max:
                     return BudgetPage(tuple(found), place)
-                if query.used_share_min <= 0 or standing.used_share >= query.used_share_min:
-                    found.append(SurveyedBudget(standing, row.budget))
+                if query.used_share_min <= 0 or surveyed.standing.used_share >= query.used_share_min:
+                    found.append(surveyed)
                 place = row.place
         return BudgetPage(tuple(found), place if last < end else None)
 
@@ -188,18 +188,18 @@ class Treasury:
         return rows
 
     async def _stand(self, rows: Sequence[_Row]) -> tuple[SurveyedBudget, ...]:
-        standings = await self._standings(rows)
-        return tuple(SurveyedBudget(standing, row.budget) for row, standing in zip(rows, standings, strict=True))
-
-    async def _standings(self, rows: Sequence[_Row]) -> tuple[Standing, ...]:
         now_ms = self._ledger.now_ms()
 
         @cache  # many budgets have the same windows
         def window_of(rule: WindowRule) -> Window:
             return rule.at(now_ms)
 
-        limits = [(Counter(row.scope, window_of(row.budget.rule)), row.budget.limit_nanousd) for row in rows]
-        return await self._ledger.standings(limits)
+        budgets = [row.budget.at(now_ms) for row in rows]
+        limits = [
+            (Counter(row.scope, window_of(budget.rule)), budget.limit_nanousd)
+            for row, budget in zip(rows, budgets, strict=True)
+        ]
+        return tuple(map(SurveyedBudget, await self._ledger.standings(limits), budgets))
 
     async def _listed(self) -> _Listing:
         """Give all budgets in order, sorted once for each configuration and for the end users that surveys meet."""
@@ -211,17 +211,17 @@ class Treasury:
         listing = self._listing
         if listing is not None and listing.directory is directory and listing.survey is survey:
             return listing
-        end_users = await _strangers(survey, directory)
-        if listing is not None and listing.directory is directory and listing.end_users == end_users:
+        strangers = await _strangers(survey, directory)
+        if listing is not None and listing.directory is directory and listing.strangers == strangers:
             self._listing = replace(listing, survey=survey)
             return self._listing
-        scopes = chain(directory.budgeted(), end_users)
+        scopes = chain(directory.budgeted(), strangers)
         rows: list[tuple[Place, _Row]] = []
         while piece := [*islice(scopes, PIECE)]:
             rows += ((row.place, row) for scope in piece for row in _rows(scope, directory))
             await asyncio.sleep(0)
         rows = await first(rows, len(rows), key=_place)
-        self._listing = _Listing(directory, survey, end_users, [place for place, _ in rows], [row for _, row in rows])
+        self._listing = _Listing(directory, survey, strangers, [place for place, _ in rows], [row for _, row in rows])
         return self._listing
 
 
@@ -231,12 +231,12 @@ def window_name(rule: WindowRule) -> str:
 
 
 async def _strangers(survey: Survey, directory: Directory) -> frozenset[Scope]:
-    """Find the end users that a survey met and that the configuration does not name."""
+    """Find the payers that a survey met and that the configuration does not name, but has budgets for."""
     scopes = [
         scope
         async for piece in paced(survey.budgets)
         for scope in (surveyed.standing.counter.scope for surveyed in piece)
-        if scope.kind is ScopeKind.END_USER and not directory.names(scope)
+        if directory.is_stranger(scope)
     ]
     return frozenset(scopes)
 

@@ -17,7 +17,7 @@ def main() -> None:
     """Write, or with --check compare."""
     if sys.argv[1:] == ["--check"]:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != meter_source():
-            sys.exit(f"{TARGET} is not extauthz/envoy/meter.lua: run `make chart` and commit the result")
+            sys.exit(f"{TARGET} is not what stands in extauthz/envoy/meter: run `make chart` and commit the result")
         print(f"{TARGET.name} is up to date")
         return
     TARGET.write_text(meter_source(), encoding="utf-8")

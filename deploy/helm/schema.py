@@ -177,7 +177,7 @@ class ConfigSchema(GenerateJsonSchema):
 
 
 # Models that may be written as one word.
-SHORT_FORMS = frozenset({"EstimateSettings", "UpstreamAuthRule"})
+SHORT_FORMS = frozenset({"EstimateSettings", "UnknownPrice", "UpstreamAuthRule"})
 
 
 @dataclass(frozen=True, slots=True)

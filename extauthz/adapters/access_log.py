@@ -17,17 +17,25 @@ from google.protobuf.struct_pb2 import Struct
 from extauthz._proto.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry, ResponseFlags
 from extauthz._proto.envoy.service.accesslog.v3 import als_pb2_grpc
 from extauthz._proto.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
-from extauthz.adapters.holds import HOLD_BYTES_MAX, HoldCodec
-from extauthz.domain.reservation import Hold, Signal, State
+from extauthz.adapters.holds import HOLD_BYTES_MAX, SEALED_CHARS_MAX, HoldCodec
+from extauthz.booking import Observation, Outcome
+from extauthz.domain.reservation import Hold, Signal, State, promise_name
 from extauthz.domain.trace import CARRIED_CHARS_MAX
-from extauthz.envoy.names import CHECK_NAMESPACE, HOLD_KEY, ID_HEADER, TRACE_KEY, USAGE_NAMESPACE
+from extauthz.envoy.names import CHECK_NAMESPACE, HOLD_KEY, ID_HEADER, RESULT_KEY, TRACE_KEY, USAGE_NAMESPACE
 from extauthz.errors import HoldRejectedError
-from extauthz.settlement import HTTP_ERROR, Observation, Outcome, Settlement
+from extauthz.ledger.base import Promise
+from extauthz.promises import Promises, Sight
+from extauthz.settlement import Settlement
 from extauthz.telemetry.events import Telemetry
 from extauthz.usage import Report, read_report
 
 # What Envoy writes for %UNIQUE_ID%.
 _UNIQUE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+HTTP_OK = 200
+# From here on a status says that nothing was made: the request failed, or goes elsewhere (frameworks send one with a
+# slash too many to the path without it).
+HTTP_NO_ANSWER = 300
 
 # Ten times the flush interval of the configurations that we write.
 QUIET_S = 1.0
@@ -76,8 +84,16 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
     next one may come before a slow store has answered.
     """
 
-    def __init__(self, settlement: Settlement, holds: HoldCodec, telemetry: Telemetry, draining: asyncio.Event) -> None:
+    def __init__(
+        self,
+        settlement: Settlement,
+        promises: Promises,
+        holds: HoldCodec,
+        telemetry: Telemetry,
+        draining: asyncio.Event,
+    ) -> None:
         self._settlement = settlement
+        self._promises = promises
         self._holds = holds
         self._telemetry = telemetry
         self._draining = draining
@@ -174,6 +190,8 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
             if _UNIQUE_ID.fullmatch(reservation_id) and not periodic:
                 await self._settlement.unanswered(reservation_id)
             return
+        if RESULT_KEY in decision and not periodic:
+            await self._read(str(decision[RESULT_KEY]), entry)
         if HOLD_KEY not in decision:
             return
         text = str(decision[HOLD_KEY])
@@ -182,11 +200,19 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
         elif self._holds.can_tell and (hold := self._decoded(text)) is not None:
             await self._settlement.progressed(hold, _report(entry))
 
+    async def _read(self, sealed: str, entry: HTTPAccessLogEntry) -> None:
+        """Take in what a read shows of an answer that was promised, once that is there."""
+        report = _report(entry)
+        if report.result is None or entry.response.response_code.value != HTTP_OK or len(sealed) > SEALED_CHARS_MAX:
+            return
+        await self._promises.seen(Sight(sealed, report))
+
     async def _end(self, end: End) -> None:
         if not self._holds.can_tell:
             self._keep(end)
         elif (hold := self._decoded(end.hold)) is not None:
-            await self._settlement.finished(Observation(hold, end.outcome, end.report, end.trace))
+            promise = _promise(end)
+            await self._settlement.finished(Observation(hold, end.outcome, end.report, end.trace, promise))
 
     def _keep(self, end: End) -> None:
         """Keep an end that another server may have made a hold for, on the store that this one has not reached yet."""
@@ -209,7 +235,7 @@ def outcome_of(entry: HTTPAccessLogEntry) -> Outcome:
     flags = entry.common_properties.response_flags
     status = entry.response.response_code.value
     sent = entry.common_properties.HasField("time_to_first_upstream_tx_byte")
-    answering = 0 < status < HTTP_ERROR
+    answering = 0 < status < HTTP_NO_ANSWER
     if not sent:
         return Outcome.FAILED
     if _any(flags, _GIVEN_UP) or entry.response.response_code_details in _GIVEN_UP_DETAILS:
@@ -219,6 +245,13 @@ def outcome_of(entry: HTTPAccessLogEntry) -> Outcome:
     if _any(flags, _BROKEN_OFF):
         return Outcome.ABORTED if answering else Outcome.FAILED
     return Outcome.ANSWERED if answering else Outcome.FAILED
+
+
+def _promise(end: End) -> Promise | None:
+    """Tell what is promised by an answer that is still to be made, and says how it will be asked for."""
+    if not end.report.pending or end.report.answer_id is None:
+        return None
+    return Promise(promise_name(end.report.answer_id), end.hold)
 
 
 def _trace(decision: Struct) -> str | None:
@@ -236,6 +269,6 @@ def _any(flags: ResponseFlags, names: tuple[str, ...]) -> bool:
 def _report(entry: HTTPAccessLogEntry) -> Report:
     """Read what the meter saw of an answer. An error page is none, and Envoy's own after a timeout is whole as well."""
     fields = entry.common_properties.metadata.filter_metadata.get(USAGE_NAMESPACE)
-    if fields is None or entry.response.response_code.value >= HTTP_ERROR:
+    if fields is None or entry.response.response_code.value >= HTTP_NO_ANSWER:
         return Report()
     return read_report({name: value for name, value in fields.items() if isinstance(value, float | bool | str)})

@@ -120,9 +120,9 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
                     response.dynamic_metadata[TRACE_KEY] = place
                 return response
             case AnswerModels() as verdict:
-                return answered(verdict)
+                return answered(verdict, config.catalog)
             case Deny() as verdict:
-                return denied(verdict)
+                return denied(verdict, decision.api)
             case Defer():
                 return None
 
@@ -150,6 +150,7 @@ def facts_of(attributes: AttributeContext, max_request_bytes: int) -> RequestFac
         body=body,
         unseen_bytes=unseen,
         context=dict(attributes.context_extensions),
+        peer=attributes.source.principal or None,
     )
 
 

@@ -19,13 +19,14 @@ from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as messages
 from extauthz.adapters.check import facts_of
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.budgets import Scope
-from extauthz.domain.identity import CREDENTIAL_HEADERS, Credential
+from extauthz.domain.credentials import CREDENTIAL_HEADERS, Credential
 from extauthz.domain.money import usd
-from extauthz.domain.prices import Estimate, Prices
+from extauthz.domain.prices import Estimate, Prices, Units
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.verdict import Admit, AnswerModels, Decision, Deny, Pass, Reason, Word
 from extauthz.errors import ExtauthzError, TooManyWatchersError
 from extauthz.explanation import Counted, Explainer, Explanation
+from extauthz.pricing.cost import UNIT_KINDS, rate
 from extauthz.telemetry.decisions import DecisionFeed, DecisionFilter, DecisionRecord
 
 _TOKENS_PRICED = 1_000_000
@@ -154,7 +155,7 @@ def explained(explanation: Explanation) -> messages.ExplainResponse:
         model=decision.model or "",
         model_entry=decision.entry or "",
         free=explanation.free,
-        price=None if explanation.prices is None else _price(explanation.prices),
+        price=None if explanation.prices is None else _price(explanation.prices, explanation.source or ""),
         estimate=_estimate(decision.estimate, truncated=explanation.truncated),
         scopes=map(_standing, explanation.counted),
         decision=decided(decision),
@@ -226,7 +227,7 @@ def _standing(counted: Counted) -> messages.ExplainResponse.ScopeStanding:
     )
 
 
-def _price(prices: Prices) -> messages.ExplainResponse.Price:
+def _price(prices: Prices, source: str) -> messages.ExplainResponse.Price:
     kinds = {
         "input_usd": prices.input,
         "output_usd": prices.output,
@@ -235,7 +236,9 @@ def _price(prices: Prices) -> messages.ExplainResponse.Price:
         "reasoning_output_usd": prices.reasoning_output,
     }
     return messages.ExplainResponse.Price(
-        **{kind: float(price * _TOKENS_PRICED) for kind, price in kinds.items() if price is not None}
+        source=source,
+        units_usd={kind.removeprefix("per_"): float(rate(prices, kind)) for kind in UNIT_KINDS if rate(prices, kind)},
+        **{kind: float(price * _TOKENS_PRICED) for kind, price in kinds.items() if price is not None},
     )
 
 
@@ -249,7 +252,19 @@ def _estimate(estimate: Estimate | None, *, truncated: bool) -> messages.Explain
         cost_usd=float(usd(estimate.cost_nanousd)),
         cost_usd_max=float(usd(estimate.cost_nanousd_max)),
         truncated=truncated,
+        units=_units(estimate.units),
     )
+
+
+def _units(units: Units) -> dict[str, float]:
+    counts = {
+        "images": units.images,
+        "seconds": units.milliseconds / 1000,
+        "characters": units.characters,
+        "queries": units.queries,
+        "searches": units.searches,
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def _texts(scopes: Iterable[Scope]) -> Iterable[str]:

@@ -12,20 +12,27 @@ import binascii
 import hmac
 import json
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
+from extauthz.adapters.held_prices import flat_prices, prices_from_json, prices_to_json
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
-from extauthz.domain.prices import Estimate, Prices
+from extauthz.domain.prices import NO_UNITS, Estimate, Prices, Units
 from extauthz.domain.reservation import Hold
 from extauthz.domain.windows import Window
 from extauthz.errors import HoldRejectedError
 
-_VERSION = 2
+_VERSION = 3
+# Of requests that were under way while servers were replaced by newer ones.
+_VERSION_BEFORE = 2
 _MAC_BYTES = 16
+# A SHA-256 in hexadecimal digits, a point, and what signs it in base64.
+SEALED_CHARS_MAX = 64 + 1 + 22
+# No hold is written so: what signs a name signs no hold.
+_NAME_MARK = "result:"
 
-# Seven scopes with eight windows each, ids of 256 bytes that JSON writes as \u0000 each, in base64.
-HOLD_BYTES_MAX = 256 * 1024
+# Seven scopes with eight windows each, ids of 256 bytes that JSON writes as \u0000 each, and two sets of prices with
+# all lengths and tiers, in base64.
+HOLD_BYTES_MAX = 512 * 1024
 
 
 class HoldCodec:
@@ -58,6 +65,20 @@ class HoldCodec:
         except (binascii.Error, ValueError, ArithmeticError, TypeError) as error:
             raise HoldRejectedError from error
 
+    def seal(self, name: str) -> str | None:
+        """Sign the name of an answer that is asked for; None while there is no key."""
+        return None if self._key() is None else f"{name}.{_b64(self._mac(_NAME_MARK + name))}"
+
+    def unseal(self, text: str) -> str:
+        """Read back the name that was sealed. Raises HoldRejectedError when it is not one of ours."""
+        name, _, mac = text.partition(".")
+        try:
+            if hmac.compare_digest(_unb64(mac), self._mac(_NAME_MARK + name)):
+                return name
+        except (binascii.Error, ValueError) as error:
+            raise HoldRejectedError from error
+        raise HoldRejectedError
+
     def _mac(self, payload: str) -> bytes:
         key = self._key()
         if key is None:
@@ -66,7 +87,6 @@ class HoldCodec:
 
 
 def _to_json(hold: Hold) -> list[Any]:
-    expected = hold.estimate
     return [
         _VERSION,
         hold.id,
@@ -75,27 +95,28 @@ def _to_json(hold: Hold) -> list[Any]:
         hold.streamed,
         hold.choices,
         hold.tokens_max,
-        _prices_to_json(hold.prices),
-        None if hold.whole_prices is None else _prices_to_json(hold.whole_prices),
-        [
-            expected.input_tokens,
-            expected.output_tokens,
-            expected.cost_nanousd,
-            expected.cost_nanousd_max,
-            expected.reasoning_output_tokens,
-        ],
+        prices_to_json(hold.prices),
+        None if hold.whole_prices is None else prices_to_json(hold.whole_prices),
+        _estimate_to_json(hold.estimate),
         [
             [counter.scope.kind, counter.scope.ids, counter.window.name, counter.window.start_ms, counter.window.end_ms]
             for counter in hold.counters
         ],
+        hold.priced_by,
+        hold.free,
     ]
 
 
 def _from_json(document: list[Any]) -> Hold:
     version, hold_id, at_ms, model, streamed, choices, tokens_max, *rest = document
-    prices, whole_prices, expected, counters = rest
-    if version != _VERSION:
+    if version == _VERSION_BEFORE:
+        prices, whole_prices, expected, counters = rest
+        priced_by, free = "", False
+    elif version == _VERSION:
+        prices, whole_prices, expected, counters, priced_by, free = rest
+    else:
         raise ValueError(f"a hold of version {version}")
+    read_prices: Callable[[Any], Prices] = flat_prices if version == _VERSION_BEFORE else prices_from_json
     return Hold(
         id=hold_id,
         reserved_at_ms=at_ms,
@@ -104,28 +125,44 @@ def _from_json(document: list[Any]) -> Hold:
             for kind, ids, name, start_ms, end_ms in counters
         ),
         model=model,
-        prices=_prices_from_json(prices),
-        whole_prices=None if whole_prices is None else _prices_from_json(whole_prices),
-        estimate=Estimate(*expected),
+        prices=read_prices(prices),
+        whole_prices=None if whole_prices is None else read_prices(whole_prices),
+        estimate=_estimate_from_json(expected),
         streamed=streamed,
         choices=choices,
         tokens_max=tokens_max,
+        priced_by=priced_by,
+        free=free,
     )
 
 
-def _prices_to_json(prices: Prices) -> list[str | None]:
-    kinds = (
-        prices.input,
-        prices.output,
-        prices.cache_read_input,
-        prices.cache_creation_input,
-        prices.reasoning_output,
+def _estimate_to_json(expected: Estimate) -> list[Any]:
+    units = expected.units
+    document: list[Any] = [
+        expected.input_tokens,
+        expected.output_tokens,
+        expected.cost_nanousd,
+        expected.cost_nanousd_max,
+        expected.reasoning_output_tokens,
+    ]
+    if units != NO_UNITS or expected.flat_nanousd:
+        counts = [units.images, units.milliseconds, units.characters, units.queries, units.searches]
+        document += [counts, expected.flat_nanousd]
+    return document
+
+
+def _estimate_from_json(document: list[Any]) -> Estimate:
+    input_tokens, output_tokens, cost_nanousd, cost_nanousd_max, reasoning_output_tokens, *rest = document
+    units, flat_nanousd = rest or ((), 0)
+    return Estimate(
+        input_tokens,
+        output_tokens,
+        cost_nanousd,
+        cost_nanousd_max,
+        reasoning_output_tokens,
+        Units(*units),
+        flat_nanousd,
     )
-    return [None if price is None else str(price) for price in kinds]
-
-
-def _prices_from_json(kinds: list[str | None]) -> Prices:
-    return Prices(*(None if price is None else Decimal(price) for price in kinds))  # type: ignore[arg-type]
 
 
 def _b64(data: bytes) -> str:

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
+from extauthz.config.credentials import takes_unlisted
 from extauthz.config.explain import did_you_mean
 from extauthz.config.litellm import OWN_SECTION
-from extauthz.config.model import ExtauthzSection, GeneralSettings, LitellmSettings
+from extauthz.config.model import ExtauthzSection, GeneralSettings, LitellmSettings, Settings
 from extauthz.config.payers import BudgetFields, BudgetLimit, KeyFields, hashed
 from extauthz.config.source import Entries, Items, Mistakes, Node, Path, Scalar, child, written
-from extauthz.domain.budgets import Budget
-from extauthz.domain.directory import Accounts, Budgets, Key, Team, User
+from extauthz.domain.budgets import Budget, Increase
+from extauthz.domain.directory import Accounts, Anonymous, Budgets, Key, Team, User
 from extauthz.domain.money import limit_nanousd
 from extauthz.domain.policy import Admission
-from extauthz.domain.windows import WindowRule
+from extauthz.domain.windows import Duration, WindowRule
 
 DEFAULT_END_USER = "default"
+# The payer whose budgets hold for those that a credential names and that are not listed, where these are let in.
+DEFAULT_PAYER = "default"
+
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 # The field that names a payer, and the mapping that has it.
 REFERENCES: Mapping[str, str] = {"organization": "organizations", "team": "teams", "user": "users"}
@@ -72,6 +78,21 @@ def _references(section: Node) -> Iterator[tuple[int, Path, str, Scalar]]:
                 yield entry.line, (*path, "members"), "users", Scalar(entry.line, user)
 
 
+def check_defaults(section: ExtauthzSection, own: Node, mistakes: Mistakes) -> None:
+    """Note that payers who are not listed are to be let in, and nothing says by which budgets."""
+    mappings = (section.users, section.teams, section.organizations)
+    if takes_unlisted(section.jwt, section.mtls, section.trusted_headers) and not any(
+        DEFAULT_PAYER in mapping for mapping in mappings
+    ):
+        sources = (child(own, name) for name in ("jwt", "mtls", "trusted_headers"))
+        line = next((node.line for node in sources if node is not None), own.line)
+        mistakes.add(
+            line,
+            f"unknown: default needs somebody called `{DEFAULT_PAYER}` in {OWN_SECTION}.users, teams or organizations: "
+            "write its budgets, or {} for none",
+        )
+
+
 def check_keys(lists: Iterable[KeyList]) -> None:
     """Note keys that are written twice, as themselves or as their hash: the second would silently decide who pays."""
     written_at: dict[str, tuple[Mistakes, int]] = {}
@@ -103,31 +124,46 @@ def accounts_of(
     general: GeneralSettings,
     litellm: LitellmSettings,
     more_keys: Iterable[KeyFields],
-    zone: str,
+    settings: Settings,
 ) -> Accounts:
-    """Build the accounts of sections without mistakes; budgets follow the calendar of `zone`."""
+    """Build the accounts of sections without mistakes; budgets follow the calendar of `settings`."""
+
+    @cache  # budgets alike share a rule, and with it the window that it gave last
+    def rule(duration: Duration | None, anchor: datetime | None) -> WindowRule:
+        zone = settings.timezone
+        anchor_ms = None if anchor is None else _ms(anchor, zone)
+        return WindowRule(duration, zone, anchor_ms, settings.budget_reset_time, settings.reset_rules)
 
     def budgets(fields: BudgetFields) -> Budgets:
-        return tuple(_budget(limit, section.admission, zone) for limit in fields.limits())
+        return tuple(_budget(limit, rule(limit.budget_duration, limit.anchor), settings) for limit in fields.limits())
 
     end_users = {end_user: budgets(fields) for end_user, fields in section.end_users.items()}
+    organizations = {organization: budgets(fields) for organization, fields in section.organizations.items()}
+    teams = {
+        team: Team(
+            budgets=budgets(fields),
+            organization=fields.organization,
+            members={user: budgets(member) for user, member in fields.members.items()},
+            models=fields.models,
+            shadow_mode=fields.shadow_mode,
+        )
+        for team, fields in section.teams.items()
+    }
+    users = {user: User(budgets(fields), fields.organization) for user, fields in section.users.items()}
+    unlisted = takes_unlisted(section.jwt, section.mtls, section.trusted_headers)
+    anonymous = section.anonymous
     return Accounts(
         global_budgets=budgets(_global_fields(section, litellm)),
-        organizations={organization: budgets(fields) for organization, fields in section.organizations.items()},
-        teams={
-            team: Team(
-                budgets=budgets(fields),
-                organization=fields.organization,
-                members={user: budgets(member) for user, member in fields.members.items()},
-                models=fields.models,
-                shadow_mode=fields.shadow_mode,
-            )
-            for team, fields in section.teams.items()
-        },
-        users={user: User(budgets(fields), fields.organization) for user, fields in section.users.items()},
+        organizations=organizations,
+        teams=teams,
+        users=users,
         keys=tuple(_key(fields, budgets(fields)) for fields in (*section.keys, *more_keys)),
         default_end_user=end_users.pop(DEFAULT_END_USER, ()),
         end_users=end_users,
+        default_user=users.get(DEFAULT_PAYER) if unlisted else None,
+        default_team=teams.get(DEFAULT_PAYER) if unlisted else None,
+        default_organization=organizations.get(DEFAULT_PAYER) if unlisted else None,
+        anonymous=None if anonymous is None else Anonymous(budgets(anonymous), anonymous.models),
         admin_sha256=hashed(general.master_key.get_secret_value()) if general.master_key is not None else None,
         user_budgets_bind_in_teams=general.apply_user_budget_to_team_keys,
     )
@@ -140,21 +176,26 @@ def _global_fields(section: ExtauthzSection, litellm: LitellmSettings) -> Budget
     return BudgetFields(max_budget=litellm.max_budget).model_copy(update={"budget_duration": litellm.budget_duration})
 
 
-def _budget(limit: BudgetLimit, admission: Admission, zone: str) -> Budget:
+def _budget(limit: BudgetLimit, rule: WindowRule, settings: Settings) -> Budget:
     return Budget(
         limit_nanousd=limit_nanousd(limit.max_budget),
-        rule=WindowRule(limit.budget_duration, zone, _anchor_ms(limit.anchor, zone)),
+        rule=rule,
         soft_limit_nanousd=None if limit.soft_budget is None else limit_nanousd(limit.soft_budget),
-        strict=(limit.admission or admission) is Admission.STRICT,
+        strict=(limit.admission or settings.admission) is Admission.STRICT,
+        increase=_increase(limit, settings.timezone),
     )
 
 
-def _anchor_ms(anchor: datetime | None, zone: str) -> int | None:
-    """Give an anchor in Unix milliseconds; without an offset it is local time in the zone."""
-    if anchor is None:
+def _increase(limit: BudgetLimit, zone: str) -> Increase | None:
+    if limit.temp_budget_increase is None or limit.temp_budget_expiry is None:
         return None
-    moment = anchor if anchor.tzinfo is not None else anchor.replace(tzinfo=ZoneInfo(zone))
-    return int(moment.timestamp() * 1000)
+    return Increase(limit_nanousd(limit.temp_budget_increase), _ms(limit.temp_budget_expiry, zone))
+
+
+def _ms(moment: datetime, zone: str) -> int:
+    """Give a moment in Unix milliseconds; without an offset it is local time in the zone."""
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=ZoneInfo(zone))
+    return (aware - EPOCH) // timedelta(milliseconds=1)
 
 
 def _key(fields: KeyFields, budgets: Budgets) -> Key:

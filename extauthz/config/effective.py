@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
@@ -37,13 +37,15 @@ from extauthz.config.upstream_auth import UpstreamAuthAction, UpstreamAuthRule
 from extauthz.config.values import MEMORY
 from extauthz.domain.address import Address
 from extauthz.domain.budgets import Budget
-from extauthz.domain.directory import Accounts, Budgets, Key, Team, User
+from extauthz.domain.directory import Accounts, Anonymous, Budgets, Key, Team, User
 from extauthz.domain.money import usd
 from extauthz.domain.policy import Admission
 from extauthz.domain.windows import Duration
 from extauthz.ledger.pieces import PIECE
 from extauthz.ledger.url import TAG, StoreUrl
-from extauthz.pricing.catalog import Catalog, Offer
+from extauthz.pricing.amounts import UPLIFT, written
+from extauthz.pricing.catalog import Catalog
+from extauthz.pricing.offers import Offer
 
 MASK = "***"
 
@@ -53,7 +55,7 @@ _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 _UNSEEN = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff]")
 
 # Settings that LiteLLM's own section has.
-_POLICY, _USER_HEADER = "models_policy", "user_header_name"
+_POLICY, _USER_HEADERS = "models_policy", "user_headers"
 # Files whose content is written out.
 _FILES = ("keys_file", "litellm_file")
 # Lists of fallbacks all count alike, so it does not matter which of the places a list is read from.
@@ -87,31 +89,27 @@ def _model(offer: Offer) -> Section:
     parameters: Section = {"model": offer.upstream_model}
     if offer.provider is not None:
         parameters["custom_llm_provider"] = offer.provider
-    for name, amount in offer.amounts:  # of several tiers, the dearest counts
-        before = parameters.get(name)
-        parameters[name] = max(before, amount) if isinstance(before, Decimal) else amount
+    parameters |= {amount.full_name: amount.usd for amount in offer.amounts}
+    if offer.uplift != 1:
+        parameters[UPLIFT] = offer.uplift
     info = {name: tokens for name, tokens in limits.items() if tokens is not None}
     return {"model_name": offer.name, "litellm_params": parameters, **({"model_info": info} if info else {})}
 
 
 def _prices(catalog: Catalog, name: str) -> Section:
-    """Tell what a model costs at its dearest, over everything that it leads to."""
+    """Tell what a model costs at its dearest, over everything that it leads to, and who says so."""
     reach = catalog.reach([name])
-    prices = reach.prices
-    return {
-        "free": reach.free,
-        "input_cost_per_token": prices.input,
-        "output_cost_per_token": prices.output,
-        "cache_read_input_token_cost": prices.cache_read_input,
-        "cache_creation_input_token_cost": prices.cache_creation_input,
-        "output_cost_per_reasoning_token": prices.reasoning_output,
+    return {"free": reach.free, "source": reach.source} | {
+        amount.full_name: amount.usd for amount in written(reach.prices)
     }
 
 
 def _general(settings: Settings, accounts: Accounts) -> Section:
     section: Section = {
         "budget_exceeded_models_policy": settings.models_policy,
-        _USER_HEADER: settings.user_header_name,
+        "user_header_mappings": [
+            {"header_name": name, "litellm_user_role": "customer"} for name in settings.user_headers
+        ],
         "apply_user_budget_to_team_keys": accounts.user_budgets_bind_in_teams,
     }
     return section | ({"master_key": MASK} if accounts.admin_sha256 is not None else {})
@@ -129,7 +127,7 @@ def _routing(catalog: Catalog) -> Section:
 
 
 def _service(settings: Settings) -> Section:
-    names = (name for name in Settings.model_fields if name not in (_POLICY, _USER_HEADER))
+    names = (name for name in Settings.model_fields if name not in (_POLICY, _USER_HEADERS))
     section: Section = {name: _written(getattr(settings, name)) for name in names}
     section |= dict.fromkeys(_FILES)
     section["store"] = MEMORY if settings.store is None else _store(settings.store)
@@ -150,7 +148,7 @@ def _written(value: object) -> object:
             return {field.alias or name: _written(getattr(value, name)) for name, field in fields.items()}
         case Enum():
             return value.value
-        case Address() | Path() | Duration():
+        case Address() | Path() | Duration() | time():
             return str(value)
         case Mapping():
             return {name: _written(item) for name, item in value.items()}
@@ -183,6 +181,7 @@ def _payers(accounts: Accounts) -> Section:
         "users": _Each(accounts.users, _user),
         "keys": _EachOf(accounts.keys, _key),
         "end_users": _Each({**accounts.end_users, **default}, _budgets),
+        "anonymous": None if accounts.anonymous is None else _anonymous(accounts.anonymous),
     }
 
 
@@ -237,6 +236,10 @@ def _user(user: User) -> Section:
     return {**_named(organization=user.organization), **_budgets(user.budgets)}
 
 
+def _anonymous(anonymous: Anonymous) -> Section:
+    return {**_budgets(anonymous.budgets), "models": [*anonymous.models]}
+
+
 def _key(key: Key) -> Section:
     return {
         "key_sha256": key.sha256,
@@ -269,8 +272,15 @@ def _budget(budget: Budget) -> Section:
     if rule.duration is not None:
         section["budget_duration"] = str(rule.duration)
     if rule.anchor_ms is not None:
-        section["anchor"] = datetime.fromtimestamp(rule.anchor_ms / 1000, UTC).isoformat()
+        section["anchor"] = _moment(rule.anchor_ms)
+    if budget.increase is not None:
+        section["temp_budget_increase"] = usd(budget.increase.amount_nanousd)
+        section["temp_budget_expiry"] = _moment(budget.increase.until_ms)
     return section
+
+
+def _moment(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat()
 
 
 def _lines(value: Mapping[str, object] | Sequence[object], indent: str = "") -> Iterator[str]:

@@ -6,6 +6,7 @@ Only what concerns budgets is read, so that variables which nobody here needs (a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 
 from extauthz.config.model import GeneralSettings, LitellmSettings
@@ -23,7 +24,8 @@ from extauthz.config.source import (
     written,
 )
 from extauthz.config.values import PRICE_USD_MAX
-from extauthz.pricing.catalog import ANY_MODEL, Alias, Fallbacks, Offer
+from extauthz.pricing import amounts
+from extauthz.pricing.offers import ANY_MODEL, Alias, Fallbacks, Offer
 
 OWN_SECTION = "extauthz"
 MODEL_LIST = "model_list"
@@ -47,8 +49,11 @@ KNOWN_KEYS: Mapping[str, frozenset[str]] = {
 # LiteLLM's price map has 165 fields for prices, each with one of these in its name; releases add more of them.
 PRICE_MARKS = ("cost_per", "_cost", "pricing")
 
-# Numbers in tiered prices that are no prices: the prompt lengths that a tier is for.
-NOT_A_PRICE = "range"
+# The lengths of input that a tier of TIERED is for.
+RANGE = "range"
+
+# No model reads as much.
+LENGTH_TOKENS_MAX = 1_000_000_000
 
 # With one of these a deployment hands requests on by itself.
 LEADING_ELSEWHERE = FALLBACK_KEYS | {"context_window_fallback_dict"}
@@ -60,6 +65,10 @@ NOT_A_LIST = "this must be a list: lines that begin with `- `"
 def is_price(name: str) -> bool:
     """Tell whether a field is a price, by its name."""
     return any(mark in name for mark in PRICE_MARKS)
+
+
+def _is_about_prices(name: str) -> bool:
+    return is_price(name) or name in amounts.UPLIFTS
 
 
 def ignored(root: Entries) -> tuple[str, ...]:
@@ -134,15 +143,15 @@ class LitellmReader:
     def _offer(self, item: Node, path: Path) -> Offer | None:
         params_node, info_node = child(item, "litellm_params"), child(item, "model_info")
         params = self._resolved(
-            picked(params_node, lambda key: is_price(key) or key in {"model", "custom_llm_provider"})
+            picked(params_node, lambda key: _is_about_prices(key) or key in {"model", "custom_llm_provider"})
         )
         info = self._resolved(
-            picked(info_node, lambda key: is_price(key) or key == "base_model" or key.startswith("max_"))
+            picked(info_node, lambda key: _is_about_prices(key) or key == "base_model" or key.startswith("max_"))
         )
         name = self._text(child(item, "model_name"), item.line, (*path, "model_name"))
         model = self._text(child(params, "model"), item.line, (*path, "litellm_params", "model"))
         provider, base_model = child(params, "custom_llm_provider"), child(info, "base_model")
-        amounts = (
+        prices = (
             *self._amounts(params, (*path, "litellm_params")),
             *self._amounts(info, (*path, "model_info")),
         )
@@ -156,38 +165,82 @@ class LitellmReader:
             name=name,
             upstream_model=str(base_model.value) if isinstance(base_model, Scalar) else model,
             provider=str(provider.value) if isinstance(provider, Scalar) and base_model is None else None,
-            amounts=amounts,
+            amounts=amounts.dearest_of_each(prices),
+            uplift=max(
+                (
+                    Decimal(1),
+                    *self._uplifts(params, (*path, "litellm_params")),
+                    *self._uplifts(info, (*path, "model_info")),
+                )
+            ),
             context_tokens=limits["max_input_tokens"],
             # LiteLLM's older name for the same.
             output_tokens_max=limits["max_output_tokens"] or limits["max_tokens"],
             leads_elsewhere=bool(picked(params_node, LEADING_ELSEWHERE.__contains__).entries),
         )
 
-    def _amounts(self, node: Node, path: Path) -> Iterator[tuple[str, Decimal]]:
+    def _amounts(self, node: Node, path: Path) -> Iterator[amounts.Amount]:
         for name, entry in self._entries(node, path):
             if is_price(name):
-                yield from self._numbers(name, entry, (*path, name))
+                yield from self._prices(name, entry, (*path, name))
 
-    def _numbers(self, name: str, node: Node, path: Path) -> Iterator[tuple[str, Decimal]]:
-        """Give all numbers in a price, with the innermost name of each; text beside them (hours, units) is left out."""
+    def _prices(self, name: str, node: Node, path: Path) -> Iterator[amounts.Amount]:
+        """Read a price. Some stand for several; of those the text that explains them (units, say) is left out."""
+        match name, node:
+            case amounts.TIERED, Items(items=items):
+                for index, item in enumerate(items):
+                    yield from self._tier(item, (*path, index))
+            case amounts.OFF_PEAK, Entries():
+                # Which hours they are is left out: the dearer of two prices for the same counts.
+                yield from self._amounts(node, path)
+            case _:
+                yield from self._numbers(name, node, path)
+
+    def _numbers(self, name: str, node: Node, path: Path) -> Iterator[amounts.Amount]:
         match node:
             case Items(items=items):
                 for index, item in enumerate(items):
                     yield from self._numbers(name, item, (*path, index))
             case Entries(entries=entries):
                 for key, entry in entries.items():
-                    if key != NOT_A_PRICE:
-                        yield from self._numbers(key, entry.node, (*path, key))
-            case Scalar(value=None) | Scalar(missing=True):
-                return
-            case Scalar(value=value):
-                amount = number(value.strip()) if isinstance(value, str) else value
-                if amount is not None and not isinstance(amount, bool | str) and 0 <= amount <= PRICE_USD_MAX:
-                    yield name, Decimal(amount)
-                elif is_price(name) or not isinstance(value, str):
-                    self._wrong(
-                        node.line, path, f"this is not a price: write a number from 0 to {PRICE_USD_MAX} in USD"
-                    )
+                    if is_price(key) or not self._is_text(entry.node):
+                        yield from self._numbers(name, entry.node, (*path, key))
+            case Scalar():
+                usd = self._usd(node, path)
+                if usd is not None:
+                    yield amounts.named(name, usd)
+
+    def _tier(self, tier: Node, path: Path) -> Iterator[amounts.Amount]:
+        """Read the prices of one length of input, those of any length where it is for something else."""
+        bounds = child(tier, RANGE)
+        begin = bounds.items[0] if isinstance(bounds, Items) and bounds.items else None
+        tokens = self._number(begin) if isinstance(begin, Scalar) else None
+        above = int(tokens) if tokens is not None and 0 <= tokens <= LENGTH_TOKENS_MAX else 0
+        for amount in self._amounts(tier, path):
+            yield replace(amount, above_tokens=max(above, amount.above_tokens))
+
+    def _uplifts(self, node: Node, path: Path) -> Iterator[Decimal]:
+        for name, entry in self._entries(node, path):
+            if name in amounts.UPLIFTS and isinstance(entry, Scalar):
+                factor = self._usd(entry, (*path, name))
+                if factor is not None:
+                    yield factor
+
+    def _usd(self, node: Scalar, path: Path) -> Decimal | None:
+        if node.value is None or node.missing:
+            return None
+        amount = self._number(node)
+        if amount is None or not 0 <= amount <= PRICE_USD_MAX:
+            self._wrong(node.line, path, f"this is not a price: write a number from 0 to {PRICE_USD_MAX} in USD")
+            return None
+        return Decimal(amount)
+
+    def _is_text(self, node: Node) -> bool:
+        return isinstance(node, Scalar) and isinstance(node.value, str) and self._number(node) is None
+
+    def _number(self, node: Scalar) -> int | Decimal | None:
+        value = number(node.value.strip()) if isinstance(node.value, str) else node.value
+        return value if not isinstance(value, bool) else None
 
     def _tokens(self, node: Node | None, path: Path) -> int | None:
         if not isinstance(node, Scalar) or node.missing:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
-from extauthz.config.accounts import KeyList, accounts_of, check_keys, check_references
+from extauthz.config.accounts import KeyList, accounts_of, check_defaults, check_keys, check_references
+from extauthz.config.credentials import identities
 from extauthz.config.explain import did_you_mean, validated
+from extauthz.config.key_sets import read_key_sets
 from extauthz.config.keys_file import read_keys
 from extauthz.config.litellm import GENERAL, LITELLM, MODEL_LIST, OWN_SECTION, LitellmReader, ignored
 from extauthz.config.litellm_file import LitellmFile, find_litellm
-from extauthz.config.model import ExtauthzSection, GeneralSettings, LitellmSettings, Service, Settings, UnknownPrice
-from extauthz.config.snapshot import Sections, Snapshot
+from extauthz.config.model import (
+    ExtauthzSection,
+    GeneralSettings,
+    LitellmSettings,
+    Service,
+    Settings,
+    UnknownPrice,
+    UnknownPriceMode,
+)
+from extauthz.config.snapshot import Snapshot
 from extauthz.config.source import Entries, Mistakes, Node, child, plain, read, resolved
 from extauthz.config.sources import Sources, Stamp
 from extauthz.domain.directory import Directory
 from extauthz.domain.model_names import is_pattern
 from extauthz.domain.prices import Prices
+from extauthz.domain.routes import RouteClass, classify
 from extauthz.errors import ConfigError, Mistake
-from extauthz.pricing.catalog import Catalog, CatalogSource
+from extauthz.pricing.catalog import Catalog
+from extauthz.pricing.offers import CatalogSource
 from extauthz.pricing.price_list import find_listed
 
 # How alike an unknown name is to one that matters, when it is taken for a slip and not for something of LiteLLM's.
@@ -77,6 +89,7 @@ def _outcome(path: Path, sources: Sources) -> Snapshot | tuple[Mistake, ...]:
     theirs = find_litellm(LitellmFile(root, mistakes), own, sources)
     reader = LitellmReader(theirs.root, sources.environ, theirs.mistakes)
     more_keys = read_keys(path, own, sources)
+    key_sets = read_key_sets(path, own, sources)
     section = validated(ExtauthzSection, own, (OWN_SECTION,), mistakes)
     general = validated(GeneralSettings, reader.sections[GENERAL], (GENERAL,), theirs.mistakes)
     litellm = validated(LitellmSettings, reader.sections[LITELLM], (LITELLM,), theirs.mistakes)
@@ -91,23 +104,37 @@ def _outcome(path: Path, sources: Sources) -> Snapshot | tuple[Mistake, ...]:
         _check_upstream_auth(own, catalog, mistakes)
     if section is not None and section.shard_count > 1 and litellm is not None and litellm.max_budget:
         _check_no_global_budget(reader.sections[LITELLM], theirs.mistakes)
-    found = tuple(dict.fromkeys((*mistakes.all(), *theirs.mistakes.all(), *more_keys.mistakes)))
+    if section is not None:
+        check_defaults(section, own, mistakes)
+    noted = (*mistakes.all(), *theirs.mistakes.all(), *more_keys.mistakes, *key_sets.mistakes)
+    found = tuple(dict.fromkeys(noted))
     if found or section is None or general is None or litellm is None:
         return found
     settings = _settings(section, general, litellm)
     return Snapshot(
         settings,
         catalog,
-        Directory(accounts_of(section, general, litellm, more_keys.fields, settings.timezone)),
-        _notices(theirs.root, catalog, settings),
+        Directory(accounts_of(section, general, litellm, more_keys.fields, settings)),
+        identities(section.jwt, section.mtls, section.trusted_headers),
+        {issuer.issuer: keys for place, issuer in enumerate(section.jwt) if (keys := key_sets.by_place.get(place))},
+        (*_notices(theirs.root, catalog, settings), *_unheard(general)),
         digest=sources.digest,
         stamps=sources.stamps,
-        sections=_sections(Entries(1, {**theirs.root.entries, **root.entries}), more_keys.lists),
+        sections=_sections(Entries(1, {**theirs.root.entries, **root.entries}), more_keys.lists)
+        | ({f"{OWN_SECTION}.jwks_file": key_sets.digest} if key_sets.digest else {}),
     )
 
 
 def _catalog(reader: LitellmReader, unknown_price: UnknownPrice) -> Catalog:
-    prices = Prices(unknown_price.input_cost_per_token, unknown_price.output_cost_per_token)
+    prices = Prices(
+        input=unknown_price.input_cost_per_token,
+        output=unknown_price.output_cost_per_token,
+        per_image=unknown_price.cost_per_image,
+        per_second=unknown_price.cost_per_second,
+        per_character=unknown_price.cost_per_character,
+        per_query=unknown_price.cost_per_query,
+        per_search=unknown_price.cost_per_query,
+    )
     source = CatalogSource(reader.offers(), reader.aliases(), reader.fallbacks(), prices)
     return Catalog(source, find_listed)
 
@@ -142,16 +169,22 @@ def _check_slips(root: Entries, mistakes: Mistakes) -> None:
 
 def _settings(section: ExtauthzSection, general: GeneralSettings, litellm: LitellmSettings) -> Settings:
     values = {name: getattr(section, name) for name in Service.model_fields}
-    if "timezone" not in section.model_fields_set and litellm.timezone is not None:
-        values["timezone"] = litellm.timezone
+    theirs = {"timezone": litellm.timezone, "budget_reset_time": litellm.budget_reset_time}
+    values |= {
+        name: value for name, value in theirs.items() if value is not None and name not in section.model_fields_set
+    }
+    # Below these nothing would be paid. What is inference there anyway, such as /v1/rerank, is better known as that.
+    handed_on = (f"/{endpoint.path.strip('/')}" for endpoint in general.pass_through_endpoints)
+    unknown = (path for path in handed_on if classify("POST", path, {}).route_class is not RouteClass.INFERENCE)
+    values["api_prefixes"] = tuple(dict.fromkeys((*section.api_prefixes, *unknown)))
     return Settings.model_construct(
         **values,
         models_policy=general.budget_exceeded_models_policy,
-        user_header_name=general.user_header_name.lower() if general.user_header_name else None,
+        user_headers=general.user_headers,
     )
 
 
-def _sections(root: Entries, more_keys: Iterable[KeyList]) -> Sections:
+def _sections(root: Entries, more_keys: Iterable[KeyList]) -> dict[str, bytes]:
     """Give every section a hash of what it says, so that two snapshots can be compared without keeping the file."""
     nodes = {name: entry.node for name, entry in root.entries.items() if name != OWN_SECTION}
     own = child(root, OWN_SECTION)
@@ -172,14 +205,31 @@ def _notices(root: Entries, catalog: Catalog, settings: Settings) -> tuple[str, 
         notices.append(f"aliases and fallbacks lead to models that are not in {MODEL_LIST}: {_listing(names)}")
     if names := catalog.unpriced():
         notices.append(
-            f"models without a price, neither in {MODEL_LIST} nor in the price list: {_listing(names)}; their tokens "
-            f"cost {settings.unknown_price.input_cost_per_token:f} and "
-            f"{settings.unknown_price.output_cost_per_token:f} USD ({OWN_SECTION}.unknown_price). Write both prices, "
-            "as 0 if they are free"
+            f"models without a price, neither in {MODEL_LIST} nor in the price list: {_listing(names)}; "
+            f"{_without_price(settings.unknown_price)}. Write both prices, as 0 if they are free"
         )
+    if prices := catalog.unsettled():
+        names = tuple(f"{model} ({price})" for model, price in prices)
+        notices.append(f"prices by which nothing is booked, for no answer shows what they count: {_listing(names)}")
     if settings.shard_count > 1:
         notices.append("with shard_by, budgets of users and end users are per organization")
     return tuple(notices)
+
+
+def _without_price(rule: UnknownPrice) -> str:
+    if rule.mode is UnknownPriceMode.DENY:
+        return f"they are refused ({OWN_SECTION}.unknown_price)"
+    return (
+        f"their tokens cost {rule.input_cost_per_token:f} and {rule.output_cost_per_token:f} USD "
+        f"({OWN_SECTION}.unknown_price)"
+    )
+
+
+def _unheard(general: GeneralSettings) -> Iterator[str]:
+    """Tell of headers by which LiteLLM lets any client say which user pays."""
+    headers = [header.header_name for header in general.user_header_mappings if not header.names_end_user]
+    if headers:
+        yield f"{GENERAL}.user_header_mappings: headers of internal users name nobody here: {', '.join(headers)}"
 
 
 def _listing(names: tuple[str, ...]) -> str:

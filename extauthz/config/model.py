@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from extauthz.config.credentials import ISSUERS_MAX, AnonymousFields, JwtIssuer, Mtls, TrustedHeaderFields
 from extauthz.config.notifications import AlertSettings, LogSettings
 from extauthz.config.payers import BudgetFields, KeyFields, TeamFields, UserFields
 from extauthz.config.upstream_auth import UpstreamAuth
@@ -23,6 +24,7 @@ from extauthz.config.values import (
     Identifier,
     Lenient,
     Price,
+    ResetTime,
     Seconds,
     Secret,
     StoreText,
@@ -41,6 +43,7 @@ from extauthz.domain.policy import (
     OtherRoutes,
     StoreFailure,
 )
+from extauthz.domain.windows import MIDNIGHT, ResetRules
 from extauthz.ledger.base import TOMBSTONE_SECONDS
 
 # gRPC receives messages of at most 4 MiB, and a Check carries the headers and metadata beside the body.
@@ -119,6 +122,12 @@ class EstimateSettings(Strict):
         "gpt-4o's (1445). Raise it for models that count more, such as gpt-4o-mini.",
     )
 
+    flat_usd: Usd = Field(
+        default=Decimal("0.1"),
+        description="USD that is held and booked for a call of which nothing says what it costs: one that is not "
+        "known and names no model, a batch, a search.",
+    )
+
     @property
     def fixed(self) -> bool:
         """Whether nothing is learnt from answers."""
@@ -130,15 +139,41 @@ class EstimateSettings(Strict):
         return {"mode": data} if isinstance(data, str) else data
 
 
-class UnknownPrice(Strict):
-    """What tokens cost where neither the configuration nor the price list has a price. No price is never free."""
+class UnknownPriceMode(StrEnum):
+    """What becomes of a model that nobody has a price for."""
 
+    ESTIMATE = "estimate"
+    DENY = "deny"
+
+
+class UnknownPrice(Strict):
+    """What is paid where neither the configuration nor the price list has a price. No price is never free.
+
+    A text stands for its `mode`.
+    """
+
+    mode: UnknownPriceMode = Field(
+        default=UnknownPriceMode.ESTIMATE,
+        description="estimate: a model without a price costs what stands below. deny: it is refused (403), to admins "
+        "as well, since their spend is in the books too.",
+    )
     input_cost_per_token: Price = Field(
         default=Decimal("0.00003"), description="USD per input token. The default is what the dearest models cost."
     )
     output_cost_per_token: Price = Field(
         default=Decimal("0.00018"), description="USD per output token. The default is what the dearest models cost."
     )
+    cost_per_image: Price = Field(default=Decimal("0.25"), description="USD per picture that is made.")
+    cost_per_second: Price = Field(default=Decimal("0.1"), description="USD per second of sound or film.")
+    cost_per_character: Price = Field(
+        default=Decimal("0.0003"), description="USD per character of a text that is read aloud."
+    )
+    cost_per_query: Price = Field(default=Decimal("0.02"), description="USD per query of a reranker, or search.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: object) -> object:
+        return {"mode": data} if isinstance(data, str) else data
 
 
 class Service(Strict):
@@ -213,6 +248,13 @@ class Service(Strict):
         le=LEASE_SECONDS_MAX,
         description="How long a reservation lives without a sign of life; use 900 where Envoy sends no heartbeats.",
     )
+    background_lease_seconds: Count = Field(
+        default=TOMBSTONE_SECONDS,
+        ge=LEASE_SECONDS_MIN,
+        le=7 * 86_400,
+        description="How long the estimate stays held for an answer that is still to be made (a background response, a "
+        "batch, a video); then it is booked. It is no longer than tombstone_seconds.",
+    )
     drain_seconds: Count = Field(
         default=25, ge=0, le=DRAIN_SECONDS_MAX, description="How long requests may finish after SIGTERM."
     )
@@ -272,8 +314,26 @@ class Service(Strict):
         description="How much of a body is looked at. A longer one is held by what is seen, and never counts as free.",
     )
     timezone: TimeZone = Field(default="UTC", description="The IANA zone that days and months of budgets follow.")
+    budget_reset_time: ResetTime = Field(
+        default=MIDNIGHT,
+        description="The time of day, HH:MM in `timezone`, at which windows of days and months begin. On a day when "
+        "the clock jumps over it they begin at the jump, and where it comes twice, the first time.",
+    )
+    reset_rules: ResetRules = Field(
+        default=ResetRules.LITELLM,
+        description="How a budget_duration without an anchor is read. litellm: 30d is a calendar month, and "
+        "hours that divide a day (24h, 6h) begin anew each midnight. exact: both count what they say. Another value "
+        "begins other windows, and their spend at 0.",
+    )
     upstream_auth: UpstreamAuth = Field(
         default=UpstreamAuth(), description="What upstreams get for the client's credential."
+    )
+    jwt: tuple[JwtIssuer, ...] = Field(
+        default=(), max_length=ISSUERS_MAX, description="Issuers whose tokens (JWT) are credentials beside keys."
+    )
+    mtls: Mtls | None = Field(default=None, description="Client certificates that are credentials beside keys.")
+    trusted_headers: TrustedHeaderFields | None = Field(
+        default=None, description="Headers of an earlier filter that are credentials beside keys; none unless written."
     )
     keys_file: Path | None = Field(
         default=None,
@@ -295,7 +355,12 @@ class Service(Strict):
     alerts: AlertSettings = Field(default=AlertSettings(), description="Who is told that a budget comes to its end.")
     estimate: EstimateSettings = Field(default=EstimateSettings(), description="How requests are estimated.")
     unknown_price: UnknownPrice = Field(
-        default=UnknownPrice(), description="What tokens cost where nobody has said a price."
+        default=UnknownPrice(), description="What is paid where nobody has said a price."
+    )
+    trust_upstream_cost: bool = Field(
+        default=False,
+        description="Book what the upstream says that an answer cost (x-litellm-response-cost, or usage.cost), where "
+        "it says more than 0, instead of tokens times prices.",
     )
 
     @property
@@ -329,6 +394,15 @@ class Service(Strict):
                 info.data["admin_token"],
                 insecure=info.data["insecure_grpc"],
             )
+        return value
+
+    @field_validator("jwt")
+    @classmethod
+    def _issuers_stand_once(cls, value: tuple[JwtIssuer, ...]) -> tuple[JwtIssuer, ...]:
+        names = [issuer.issuer for issuer in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the issuer {name} stands here twice: keep one, with all audiences")
         return value
 
     @field_validator("api_prefixes", "shadow_paths")
@@ -369,6 +443,9 @@ class ExtauthzSection(Service):
         default_factory=dict,
         description="Customers of the application, by the id that it sends; `default` is for those not listed.",
     )
+    anonymous: AnonymousFields | None = Field(
+        default=None, description="Whoever sends no credential at all; refused (401) unless this is written."
+    )
 
     @field_validator("global_")
     @classmethod
@@ -377,6 +454,24 @@ class ExtauthzSection(Service):
         if sharded and (value.max_budget is not None or value.budget_limits):
             raise ValueError("there is no budget of all together with shard_by: organization; leave it out")
         return value
+
+
+class UserHeader(Lenient):
+    """An entry of LiteLLM's `user_header_mappings`: a header, and whom it names."""
+
+    header_name: Text = Field(description="The header.")
+    litellm_user_role: Text = Field(default="", description="`customer` for end users.")
+
+    @property
+    def names_end_user(self) -> bool:
+        """Whether it names an end user: any client can write a header, so it names nobody who pays."""
+        return self.litellm_user_role.lower() == "customer"
+
+
+class PassThrough(Lenient):
+    """An entry of LiteLLM's `pass_through_endpoints`: a path, and everything below it, that leads to a provider."""
+
+    path: Text = Field(description="The path.")
 
 
 class GeneralSettings(Lenient):
@@ -388,9 +483,26 @@ class GeneralSettings(Lenient):
     )
     master_key: Secret | None = Field(default=None, description="The admin's key: no budget binds it.")
     user_header_name: Text | None = Field(default=None, description="The header that names the end user.")
+    user_header_mappings: tuple[UserHeader, ...] = Field(
+        default=(), description="The same, for several headers. Those of internal users mean nothing here."
+    )
     apply_user_budget_to_team_keys: bool = Field(
         default=False, description="Whether a user's own budget also binds on keys of teams."
     )
+    pass_through_endpoints: tuple[PassThrough, ...] = Field(
+        default=(), description="Paths that LiteLLM hands on to providers; what stands there counts as inference."
+    )
+
+    @field_validator("user_header_mappings", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return [value] if isinstance(value, dict) else value
+
+    @property
+    def user_headers(self) -> tuple[str, ...]:
+        """The headers that name the end user, lower-case, in LiteLLM's order."""
+        mapped = [header.header_name for header in self.user_header_mappings if header.names_end_user]
+        return tuple(name.lower() for name in (*mapped, self.user_header_name) if name)
 
 
 class LitellmSettings(Lenient):
@@ -401,13 +513,18 @@ class LitellmSettings(Lenient):
     )
     budget_duration: DurationText | None = Field(default=None, description="How long until max_budget resets.")
     timezone: TimeZone | None = Field(default=None, description="The zone where extauthz.timezone says none.")
+    budget_reset_time: ResetTime | None = Field(
+        default=None, description="The time of day where extauthz.budget_reset_time says none."
+    )
 
 
 class Settings(Service):
     """What the program works with: the service's settings, and those that LiteLLM's sections hold."""
 
     models_policy: ModelsPolicy = Field(default=ModelsPolicy.BLOCKED, description="See budget_exceeded_models_policy.")
-    user_header_name: str | None = Field(default=None, description="The header that names the end user, lower-case.")
+    user_headers: tuple[str, ...] = Field(
+        default=(), description="The headers that name the end user, lower-case, the one that counts first."
+    )
 
     def listening(
         self, *, grpc: Address | None = None, admin: Address | None = None, http: Address | None = None

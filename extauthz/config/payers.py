@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from hashlib import sha256
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from extauthz.config.values import Anchor, DurationText, Identifier, Secret, Sha256, Strict, Text, Usd
+from extauthz.config.values import DurationText, Identifier, Moment, Secret, Sha256, Strict, Text, Usd
+from extauthz.domain.money import limit_nanousd
 from extauthz.domain.policy import Admission
 
 # A request is held and counted on each of them.
 BUDGETS_MAX = 8
 
 
-class BudgetLimit(Strict):
+class Increase(Strict):
+    """So much more of a limit until a moment, by LiteLLM's names."""
+
+    temp_budget_increase: Usd | None = Field(
+        default=None, description="So many USD more of max_budget, until temp_budget_expiry."
+    )
+    temp_budget_expiry: Moment | None = Field(
+        default=None,
+        description="The moment from which max_budget holds again, such as 2026-01-31T08:00:00+01:00; without an "
+        "offset it is local time in `timezone`.",
+    )
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if (self.temp_budget_increase is None) != (self.temp_budget_expiry is None):
+            raise ValueError("temp_budget_increase and temp_budget_expiry stand together: write both or neither")
+        return self
+
+    def check_increased(self, limit: Decimal) -> None:
+        """Raise ValueError where a limit with its increase is more than a budget holds."""
+        limit_nanousd(limit + (self.temp_budget_increase or 0))
+
+
+class BudgetLimit(Increase):
     """One budget: so much in so long."""
 
     max_budget: Usd = Field(description="The limit in USD; 0 is exhausted at once.")
@@ -27,12 +52,17 @@ class BudgetLimit(Strict):
         "`timezone`. Without it the budget never resets.",
     )
     admission: Admission | None = Field(default=None, description="As `admission` above, for this budget alone.")
-    anchor: Anchor | None = Field(
+    anchor: Moment | None = Field(
         default=None, description="The moment that windows are counted from, instead of Mondays and firsts of months."
     )
 
+    @model_validator(mode="after")
+    def _holds_the_increase(self) -> Self:
+        self.check_increased(self.max_budget)
+        return self
 
-class BudgetFields(Strict):
+
+class BudgetFields(Increase):
     """What limits a payer: `max_budget` with `budget_duration`, several windows in `budget_limits`, or both."""
 
     max_budget: Usd | None = Field(
@@ -48,7 +78,7 @@ class BudgetFields(Strict):
         default=(), max_length=BUDGETS_MAX - 1, description="More budgets, each with its own window; at most seven."
     )
     admission: Admission | None = Field(default=None, description="As `admission` above, for this payer's budgets.")
-    anchor: Anchor | None = Field(
+    anchor: Moment | None = Field(
         default=None, description="The moment that windows are counted from, instead of Mondays and firsts of months."
     )
 
@@ -58,6 +88,9 @@ class BudgetFields(Strict):
             raise ValueError("budget_duration stands without max_budget: write max_budget beside it")
         if self.soft_budget is not None and self.max_budget is None:
             raise ValueError("soft_budget stands without max_budget: write max_budget beside it")
+        if self.temp_budget_increase is not None and self.max_budget is None:
+            raise ValueError("temp_budget_increase stands without max_budget: write max_budget beside it")
+        self.check_increased(self.max_budget or Decimal(0))
         return self
 
     def limits(self) -> tuple[BudgetLimit, ...]:
@@ -76,6 +109,8 @@ class BudgetFields(Strict):
             budget_duration=self.budget_duration,
             admission=self.admission,
             anchor=self.anchor,
+            temp_budget_increase=self.temp_budget_increase,
+            temp_budget_expiry=self.temp_budget_expiry,
         )
         return (own, *inherited)
 

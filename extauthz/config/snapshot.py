@@ -9,7 +9,11 @@ from pathlib import Path
 from extauthz.config.model import Settings
 from extauthz.config.sources import Stamp
 from extauthz.domain.directory import Directory
+from extauthz.domain.identity import Identities
 from extauthz.pricing.catalog import Catalog
+from extauthz.tokens.keys import KeySet
+
+SHORT_DIGITS = 12
 
 # A hash of what each section of the files says, by its name.
 Sections = Mapping[str, bytes]
@@ -19,6 +23,7 @@ Sections = Mapping[str, bytes]
 class Snapshot:
     """All that a request is judged by. A request reads it once; a reload replaces it whole.
 
+    `identities` are whom it believes besides keys, `key_sets` the keys of issuers that stand in files, by issuer.
     `notices` are lines for the log about what the file says in vain, or leaves open. `digest` is the SHA-256 of all
     that it was read from: its files, which are what they were as long as they have the same `stamps`, and the
     environment.
@@ -27,10 +32,17 @@ class Snapshot:
     settings: Settings
     catalog: Catalog
     directory: Directory
+    identities: Identities = field(default_factory=Identities)
+    key_sets: Mapping[str, KeySet] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     digest: str = ""
     stamps: Mapping[Path, Stamp] = field(default_factory=dict)
     sections: Sections = field(default_factory=dict, repr=False)
+
+    @property
+    def short_digest(self) -> str:
+        """Enough of the digest to tell this configuration from others."""
+        return self.digest[:SHORT_DIGITS]
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, time
 from decimal import Decimal
 from typing import Annotated
 
@@ -36,8 +36,8 @@ PRICE_USD_MAX = Decimal(1000)
 # How the store in this process's memory is called.
 MEMORY = "memory"
 
-ANCHOR_YEAR_MIN = 1971
-ANCHOR_YEAR_MAX = 2099
+MOMENT_YEAR_MIN = 1971
+MOMENT_YEAR_MAX = 2099
 
 
 def _text(value: object) -> object:
@@ -80,14 +80,21 @@ def _time_zone(name: str) -> str:
     return WindowRule(zone=name).zone
 
 
-def _anchor(value: object) -> datetime:
+def _moment(value: object) -> datetime:
     try:
         moment = datetime.fromisoformat(str(value))
     except ValueError:
         raise ValueError(f"`{value}` is not a date: write 2026-01-31 or 2026-01-31T08:00:00+01:00") from None
-    if not ANCHOR_YEAR_MIN <= moment.year <= ANCHOR_YEAR_MAX:
-        raise ValueError(f"`{value}` is not between {ANCHOR_YEAR_MIN} and {ANCHOR_YEAR_MAX}: check the year")
+    if not MOMENT_YEAR_MIN <= moment.year <= MOMENT_YEAR_MAX:
+        raise ValueError(f"`{value}` is not between {MOMENT_YEAR_MIN} and {MOMENT_YEAR_MAX}: check the year")
     return moment
+
+
+def _reset_time(value: object) -> time:
+    found = re.fullmatch(r"([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?", str(value))
+    if found is None:
+        raise ValueError(f"`{value}` is not a time of day: write 24-hour HH:MM or HH:MM:SS in quotes, such as '06:30'")
+    return time(int(found[1]), int(found[2]), int(found[3] or 0))
 
 
 def _store(value: object) -> StoreUrl | None:
@@ -117,7 +124,8 @@ Usd = Annotated[Decimal, AfterValidator(_limit), BeforeValidator(_number)]
 Price = Annotated[Decimal, AfterValidator(_price), BeforeValidator(_number)]
 DurationText = Annotated[Duration, PlainValidator(_duration), WithJsonSchema({"type": "string"})]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
-Anchor = Annotated[datetime, PlainValidator(_anchor), WithJsonSchema({"type": "string"})]
+Moment = Annotated[datetime, PlainValidator(_moment), WithJsonSchema({"type": "string"})]
+ResetTime = Annotated[time, PlainValidator(_reset_time), WithJsonSchema({"type": "string"})]
 StoreText = Annotated[StoreUrl | None, PlainValidator(_store), WithJsonSchema({"type": "string"})]
 AddressText = Annotated[Address, PlainValidator(parse_address), WithJsonSchema({"type": "string"})]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -28,6 +29,8 @@ def json_line(value: object) -> str:
 
 def _plain(message: Message, name: str, *, repeated: bool, optional: bool) -> object:
     value = getattr(message, name)
+    if isinstance(value, Mapping):
+        return {key: _value(item) for key, item in value.items()}
     if repeated:
         return [_value(item) for item in value]
     return None if optional and not message.HasField(name) else _value(value)

@@ -37,6 +37,13 @@ RESETS = "resets"
 NUMBERS = ("limit", "spent", "held", "available", "asks", RESETS)
 MARK = "▶"
 
+# Who says what a model costs.
+SOURCES = {
+    "config": "the configuration",
+    "genai-prices": "the price list",
+    "unknown": "unknown_price, for nobody else says it",
+}
+
 
 class CheckUnusableError(ExtauthzError):
     """This is no CheckRequest as JSON."""
@@ -163,14 +170,17 @@ def _price(price: pb.ExplainResponse.Price) -> str:
         for name in ("cache_read_input", "cache_creation_input", "reasoning_output")
         if price.HasField(f"{name}_usd")
     ]
-    return f"{', '.join(parts)}, in USD per million tokens"
+    tokens = f"{', '.join(parts)}, in USD per million tokens"
+    units = [f"{exact(usd)} USD per {clean(unit)}" for unit, usd in sorted(price.units_usd.items())]
+    return "; ".join((tokens, *units)) + (f" (by {SOURCES.get(price.source, clean(price.source))})")
 
 
 def _estimate(estimate: pb.ExplainResponse.Estimate) -> str:
     reasoning = f" ({estimate.reasoning_output_tokens:,} of them reasoning)" if estimate.reasoning_output_tokens else ""
     seen = "; only the beginning of the body was seen" if estimate.truncated else ""
     tokens = f"{estimate.input_tokens:,} tokens in, {estimate.output_tokens:,} out{reasoning}"
-    return f"{tokens}: {exact(estimate.cost_usd)} USD, at most {exact(estimate.cost_usd_max)}{seen}"
+    units = "".join(f", {count:,g} {clean(unit)}" for unit, count in sorted(estimate.units.items()))
+    return f"{tokens}{units}: {exact(estimate.cost_usd)} USD, at most {exact(estimate.cost_usd_max)}{seen}"
 
 
 def _scopes(console: Console, answer: pb.ExplainResponse) -> Table:

@@ -20,7 +20,7 @@ from extauthz.console.gate import at_gate
 from extauthz.console.inputs import Expectation, Question
 from extauthz.console.target import Target
 from extauthz.console.text import clean, new_console
-from extauthz.domain.identity import CREDENTIAL_HEADERS
+from extauthz.domain.credentials import CREDENTIAL_HEADERS
 from extauthz.domain.verdict import Word
 from extauthz.envoy.names import HOLD_KEY, ID_EXTENSION, ID_HEADER, REASON_KEY
 from extauthz.errors import ExtauthzError

@@ -14,10 +14,11 @@ from extauthz.config.load import load
 from extauthz.demo.answers import words
 from extauthz.demo.stage import POLICY_VARIABLE, House
 from extauthz.demo.upstream import Outcome, Served
-from extauthz.domain.body import Unreadable, read_ask
+from extauthz.domain.ask import Unreadable
+from extauthz.domain.body import read_ask
+from extauthz.domain.endpoints import Endpoint
 from extauthz.domain.money import NANOUSD_PER_USD, usd_text
 from extauthz.domain.prices import Prices, Usage
-from extauthz.domain.routes import Endpoint
 from extauthz.pricing.cost import cost, tokens_of
 
 SETTLE_SECONDS_MAX = 5.0

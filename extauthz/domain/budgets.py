@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import quote, unquote
 
@@ -21,18 +21,19 @@ class ScopeKind(StrEnum):
     USER = "user"
     KEY = "key"
     END_USER = "end_user"
+    ANONYMOUS = "anonymous"
 
 
 # How many ids a scope has; those of the other kinds have one.
-_ID_COUNTS = {ScopeKind.GLOBAL: 0, ScopeKind.MEMBER: 2}
+_ID_COUNTS = {ScopeKind.GLOBAL: 0, ScopeKind.ANONYMOUS: 0, ScopeKind.MEMBER: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
     """One payer: `global`, `org:acme`, `team:research`, `member:research/ana`, `user:ana`, `key:<sha256>`.
 
-    `ids` is empty for `global`, (team, user) for a member, and one id otherwise. Raises ValueError when an id is
-    longer than SCOPE_ID_BYTES_MAX.
+    `ids` is empty for `global` and `anonymous`, (team, user) for a member, and one id otherwise. Raises ValueError when
+    an id is longer than SCOPE_ID_BYTES_MAX.
     """
 
     kind: ScopeKind
@@ -60,6 +61,14 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Increase:
+    """So much more of a limit, until `until_ms` (Unix milliseconds): from that instant on it is the limit again."""
+
+    amount_nanousd: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """A limit on one scope for one window. `strict` makes the whole maximum of a request fit, not only a part of it.
 
@@ -70,6 +79,14 @@ class Budget:
     rule: WindowRule
     strict: bool = False
     soft_limit_nanousd: int | None = None
+    increase: Increase | None = None
+
+    def at(self, now_ms: int) -> Budget:
+        """Give the budget as it is at an instant: an increase that has not ended is part of its limit."""
+        if self.increase is None:
+            return self
+        amount_nanousd = self.increase.amount_nanousd if now_ms < self.increase.until_ms else 0
+        return replace(self, limit_nanousd=self.limit_nanousd + amount_nanousd, increase=None)
 
 
 @dataclass(frozen=True, slots=True)

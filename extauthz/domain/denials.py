@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from extauthz.domain.budgets import Scope, ScopeKind, Standing
 from extauthz.domain.money import usd_text
+from extauthz.domain.tokens import TokenFault
 from extauthz.domain.verdict import Deny, Reason
 
 # The word for a payer in LiteLLM's messages, which people and scripts already search for.
@@ -16,6 +18,7 @@ _ENTITY = {
     ScopeKind.USER: "User",
     ScopeKind.KEY: "Key",
     ScopeKind.END_USER: "EndUser",
+    ScopeKind.ANONYMOUS: "Anonymous",
 }
 # Enough of a key's hash to find the key by, not enough to fill a message.
 _KEY_DIGITS = 12
@@ -89,6 +92,36 @@ def unauthenticated(message: str) -> Deny:
     return Deny(Reason.UNAUTHENTICATED, 401, "authentication_error", message, code="invalid_api_key")
 
 
+def token_refused(fault: TokenFault) -> Deny:
+    """Refuse a token. What is wrong with it is for the log: whoever forged it need not know what gave it away."""
+    return replace(unauthenticated("This token is not accepted here."), fault=fault)
+
+
+def team_refused() -> Deny:
+    """Refuse a team that the token does not name."""
+    return replace(payer_unknown(), fault=TokenFault.TEAM)
+
+
+def payer_unknown() -> Deny:
+    """Refuse whoever proved who they are, and is not listed as somebody who pays."""
+    return Deny(
+        Reason.PAYER_UNKNOWN, 403, "permission_denied", "Who you are is known, but nobody has said here that you pay."
+    )
+
+
+def keys_unavailable() -> Deny:
+    """Refuse because the keys of a token's issuer are not there; the client may try again."""
+    return Deny(
+        Reason.KEYS_UNAVAILABLE,
+        503,
+        "api_error",
+        "The token cannot be checked at the moment. Try again in a moment.",
+        retry_after_s=1,
+        should_retry=True,
+        fault=TokenFault.KEYS_AWAY,
+    )
+
+
 def bad_request(message: str) -> Deny:
     """Refuse what cannot be understood: it is never guessed to be free, or to be discovery."""
     return Deny(Reason.BAD_REQUEST, 400, "invalid_request_error", message)
@@ -112,6 +145,18 @@ def model_not_allowed(name: str) -> Deny:
         403,
         "permission_denied",
         f"This key may not use the model {name}. Call `/v1/models` to view available models.",
+        param="model",
+    )
+
+
+def model_unpriced(name: str) -> Deny:
+    """Refuse a model that nobody has a price for (`unknown_price: deny`)."""
+    return Deny(
+        Reason.MODEL_UNPRICED,
+        403,
+        "permission_denied",
+        f"No price is known for the model {name}. Ask the operator to write its input_cost_per_token and "
+        "output_cost_per_token in model_list (0 if it is free), or unknown_price: estimate.",
         param="model",
     )
 
@@ -161,6 +206,8 @@ def _entity(scope: Scope) -> str:
     match scope.kind:
         case ScopeKind.GLOBAL:
             return ""
+        case ScopeKind.ANONYMOUS:
+            return f" {_ENTITY[scope.kind]}"
         case ScopeKind.MEMBER:
             team, user = scope.ids
             return f" {_ENTITY[scope.kind]}={user}:{team}"

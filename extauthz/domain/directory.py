@@ -12,6 +12,7 @@ from itertools import chain
 from urllib.parse import quote
 
 from extauthz.domain.budgets import Budget, Scope, ScopeBudgets, ScopeKind
+from extauthz.domain.claimed import Claimed
 from extauthz.domain.identity import Principal
 
 Budgets = tuple[Budget, ...]
@@ -58,12 +59,24 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Anonymous:
+    """Everybody who sends no credential, together; `models` are what they may use (empty: everything)."""
+
+    budgets: Budgets = ()
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Accounts:
     """All payers with their budgets. Every team, user and organization that is named is there.
 
     `default_end_user` are the budgets of end users that `end_users` does not list. `admin_sha256` is the hash of the
     key that no budget binds. A user's own budget binds on the keys of teams only with `user_budgets_bind_in_teams`,
     which is LiteLLM's rule.
+
+    `default_user`, `default_team` and `default_organization` are what holds for payers that a token or certificate
+    names and that are not listed; None where there are to be none. `anonymous` are the budgets of requests without any
+    credential, None where these are refused.
     """
 
     global_budgets: Budgets = ()
@@ -73,6 +86,10 @@ class Accounts:
     keys: tuple[Key, ...] = ()
     end_users: Mapping[str, Budgets] = field(default_factory=dict)
     default_end_user: Budgets = ()
+    default_user: User | None = None
+    default_team: Team | None = None
+    default_organization: Budgets | None = None
+    anonymous: Anonymous | None = None
     admin_sha256: str | None = None
     user_budgets_bind_in_teams: bool = False
 
@@ -96,6 +113,37 @@ class Directory:
         """Find who a key belongs to, by its SHA-256 in lower-case hex; None when nobody knows it."""
         return self._principals.get(key_sha256)
 
+    def claimed(self, claimed: Claimed) -> Principal | None:
+        """Find the principal that a credential names by ids, its team settled; None when one of them is not listed.
+
+        No budget binds an admin, whose ids need not be listed.
+        """
+        payers = _Payers(claimed.organization, claimed.team, claimed.user)
+        if payers == _NOBODY or not (claimed.admin or self._knows(payers, unlisted=claimed.unlisted)):
+            return None
+        team = self._team(claimed.team)
+        named = {"user": claimed.user, "team": claimed.team, "organization": claimed.organization}
+        principal = Principal(
+            name=next(f"{kind} {name}" for kind, name in named.items() if name is not None),
+            scopes=self._scopes_of(payers),
+            models=(team.models,) if team.models else (),
+            admin=claimed.admin,
+            shadow_mode=team.shadow_mode,
+        )
+        return principal.unlimited() if claimed.admin else principal
+
+    def anonymous(self) -> Principal | None:
+        """Give the principal of requests without any credential; None where these are refused."""
+        anonymous = self._accounts.anonymous
+        if anonymous is None:
+            return None
+        scopes = (Scope(ScopeKind.GLOBAL), Scope(ScopeKind.ANONYMOUS))
+        return Principal(
+            name=str(ScopeKind.ANONYMOUS),
+            scopes=tuple(ScopeBudgets(scope, self.budgets_on(scope)) for scope in scopes),
+            models=(anonymous.models,) if anonymous.models else (),
+        )
+
     def sha256_of(self, alias: str) -> str | None:
         """Find the SHA-256 of the key with an alias; None when no key has it, or several do."""
         found = {key.sha256 for key in self._accounts.keys if key.alias == alias}
@@ -117,17 +165,19 @@ class Directory:
             case ScopeKind.GLOBAL, _:
                 return accounts.global_budgets
             case ScopeKind.ORGANIZATION, (organization,):
-                return accounts.organizations.get(organization, ())
+                return accounts.organizations.get(organization, accounts.default_organization or ())
             case ScopeKind.TEAM, (team,):
-                return accounts.teams.get(team, NO_TEAM).budgets
+                return self._team(team).budgets
             case ScopeKind.MEMBER, (team, user):
-                return accounts.teams.get(team, NO_TEAM).members.get(user, ())
+                return self._team(team).members.get(user, ())
             case ScopeKind.USER, (user,):
-                return accounts.users.get(user, NO_USER).budgets
+                return self._user(user).budgets
             case ScopeKind.KEY, (key_sha256,):
                 return self._key_budgets.get(key_sha256, ())
             case ScopeKind.END_USER, (end_user,):
                 return accounts.end_users.get(end_user, accounts.default_end_user)
+            case ScopeKind.ANONYMOUS, _:
+                return () if accounts.anonymous is None else accounts.anonymous.budgets
             case _:
                 return ()
 
@@ -136,14 +186,27 @@ class Directory:
         """What the operator wrote."""
         return self._accounts
 
-    def names(self, end_user: Scope) -> bool:
-        """Tell whether an end user has budgets of its own, and not those of all others."""
-        return end_user.ids[0] in self._accounts.end_users
+    def is_stranger(self, scope: Scope) -> bool:
+        """Tell whether a scope has the budgets that all have who are not listed."""
+        accounts = self._accounts
+        match scope.kind:
+            case ScopeKind.END_USER:
+                return bool(accounts.default_end_user) and scope.ids[0] not in accounts.end_users
+            case ScopeKind.USER:
+                return accounts.default_user is not None and scope.ids[0] not in accounts.users
+            case ScopeKind.TEAM:
+                return accounts.default_team is not None and scope.ids[0] not in accounts.teams
+            case ScopeKind.ORGANIZATION:
+                return accounts.default_organization is not None and scope.ids[0] not in accounts.organizations
+            case _:
+                return False
 
     @property
-    def default_end_user(self) -> Budgets:
-        """The budgets of each end user that is not named."""
-        return self._accounts.default_end_user
+    def takes_strangers(self) -> bool:
+        """Whether there can be such scopes."""
+        accounts = self._accounts
+        unlisted = (accounts.default_user, accounts.default_team, accounts.default_organization)
+        return bool(accounts.default_end_user) or any(payer is not None for payer in unlisted)
 
     def shown(self, scope: Scope) -> str:
         """Write a scope for people: a key by its alias, or by the beginning of its hash."""
@@ -163,6 +226,7 @@ class Directory:
             (Scope(ScopeKind.USER, (user,)) for user in accounts.users),
             (Scope(ScopeKind.KEY, (key_sha256,)) for key_sha256 in self._key_budgets),
             (Scope(ScopeKind.END_USER, (end_user,)) for end_user in accounts.end_users),
+            (Scope(ScopeKind.ANONYMOUS),),
         )
         return (scope for scope in known if self.budgets_on(scope))
 
@@ -171,35 +235,71 @@ class Directory:
         return Principal(ADMIN_NAME, (ScopeBudgets(scope, self.budgets_on(scope), binds=False),), admin=True)
 
     def _principal(self, key: Key) -> Principal:
-        team = self._accounts.teams[key.team] if key.team is not None else NO_TEAM
+        team = self._team(key.team)
+        own = Scope(ScopeKind.KEY, (key.sha256,))
         return Principal(
             name=key.alias or f"key {key.sha256[:KEY_NAME_LENGTH]}",
-            scopes=tuple(
-                ScopeBudgets(scope, self.budgets_on(scope), binds=self._binds(scope, key))
-                for scope in _scopes(key, self._accounts)
+            scopes=(
+                *self._scopes_of(_Payers(key.organization, key.team, key.user)),
+                ScopeBudgets(own, self.budgets_on(own)),
             ),
             models=tuple(models for models in (key.models, team.models) if models),
             shadow_mode=team.shadow_mode,
         )
 
-    def _binds(self, scope: Scope, key: Key) -> bool:
+    def _scopes_of(self, payers: _Payers) -> tuple[ScopeBudgets, ...]:
+        """List all that the spend of payers is counted on, from the widest to the narrowest, and what binds there."""
+        return tuple(
+            ScopeBudgets(scope, self.budgets_on(scope), binds=self._binds(scope, payers))
+            for scope in self._counted_on(payers)
+        )
+
+    def _counted_on(self, payers: _Payers) -> Iterator[Scope]:
+        organization = (
+            self._team(payers.team).organization or payers.organization or self._user(payers.user).organization
+        )
+        yield Scope(ScopeKind.GLOBAL)
+        if organization is not None:
+            yield Scope(ScopeKind.ORGANIZATION, (organization,))
+        if payers.team is not None:
+            yield Scope(ScopeKind.TEAM, (payers.team,))
+        if payers.team is not None and payers.user is not None:
+            yield Scope(ScopeKind.MEMBER, (payers.team, payers.user))
+        if payers.user is not None:
+            yield Scope(ScopeKind.USER, (payers.user,))
+
+    def _binds(self, scope: Scope, payers: _Payers) -> bool:
         """Tell whether a budget binds; it counts in any case."""
-        user_in_team = scope.kind is ScopeKind.USER and key.team is not None
+        user_in_team = scope.kind is ScopeKind.USER and payers.team is not None
         return not user_in_team or self._accounts.user_budgets_bind_in_teams
 
+    def _knows(self, payers: _Payers, *, unlisted: bool) -> bool:
+        """Tell whether every payer is listed, or may be one that is not."""
+        accounts = self._accounts
+        return all(
+            name is None or name in listed or (unlisted and default is not None)
+            for name, listed, default in (
+                (payers.organization, accounts.organizations, accounts.default_organization),
+                (payers.team, accounts.teams, accounts.default_team),
+                (payers.user, accounts.users, accounts.default_user),
+            )
+        )
 
-def _scopes(key: Key, accounts: Accounts) -> Iterator[Scope]:
-    """List all that a key's spend is counted on, from the widest to the narrowest."""
-    team = accounts.teams[key.team] if key.team is not None else NO_TEAM
-    user = accounts.users[key.user] if key.user is not None else NO_USER
-    organization = team.organization or key.organization or user.organization
-    yield Scope(ScopeKind.GLOBAL)
-    if organization is not None:
-        yield Scope(ScopeKind.ORGANIZATION, (organization,))
-    if key.team is not None:
-        yield Scope(ScopeKind.TEAM, (key.team,))
-    if key.team is not None and key.user is not None:
-        yield Scope(ScopeKind.MEMBER, (key.team, key.user))
-    if key.user is not None:
-        yield Scope(ScopeKind.USER, (key.user,))
-    yield Scope(ScopeKind.KEY, (key.sha256,))
+    def _team(self, name: str | None) -> Team:
+        """Give a team, the default one for others, none for nobody's."""
+        return NO_TEAM if name is None else self._accounts.teams.get(name, self._accounts.default_team or NO_TEAM)
+
+    def _user(self, name: str | None) -> User:
+        return NO_USER if name is None else self._accounts.users.get(name, self._accounts.default_user or NO_USER)
+
+
+@dataclass(frozen=True, slots=True)
+class _Payers:
+    """Who pays together, by id."""
+
+    organization: str | None = None
+    team: str | None = None
+    user: str | None = None
+
+
+_NOBODY = _Payers()

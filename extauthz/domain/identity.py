@@ -1,25 +1,14 @@
-"""Who pays: the credential of a request, and the principal that it belongs to.
-
-A key is turned into its SHA-256 the moment it is read and is never kept. Two keys in one request are refused: the
-upstream might charge one person and we another.
-"""
+"""Who pays: the principal that a request belongs to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from extauthz.domain.body import Unreadable
-from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX, Scope, ScopeBudgets
-
-KEY_BYTES_MAX = 4096
-
-# LiteLLM looks for a key in all of these, its own header first; a key that we do not see would be somebody else's.
-_KEY_HEADERS = ("x-api-key", "api-key", "x-litellm-api-key", "x-goog-api-key", "ocp-apim-subscription-key")
-CREDENTIAL_HEADERS = ("authorization", *_KEY_HEADERS)
-# LiteLLM's order; a header that the operator names comes after them.
-_END_USER_HEADERS = ("x-litellm-customer-id", "x-litellm-end-user-id")
+from extauthz.domain.budgets import Scope, ScopeBudgets, ScopeKind
+from extauthz.domain.credentials import TrustedHeaders
+from extauthz.domain.peers import Peers
+from extauthz.domain.tokens import TOKEN_BYTES_MAX, Issuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,70 +31,44 @@ class Principal:
         """The scopes alone."""
         return tuple(scope.scope for scope in self.scopes)
 
+    @property
+    def has_end_user(self) -> bool:
+        """Whether it is known by now for which end user the request is."""
+        return any(scope.scope.kind is ScopeKind.END_USER for scope in self.scopes)
+
     def unlimited(self) -> Principal:
         """Give the same with no budget that binds: its spend is counted, whatever it is."""
         return replace(self, scopes=tuple(replace(scope, binds=False) for scope in self.scopes))
 
+    def includes(self, other: Principal) -> bool:
+        """Tell whether everybody whom another principal charges pays here as well, so that the two do not disagree."""
+        return {*_without_end_user(other)} <= {*_without_end_user(self)}
+
+    def with_end_user_of(self, other: Principal) -> Principal:
+        """Add the end user of another principal, unless there is one."""
+        if self.has_end_user:
+            return self
+        added = (scope for scope in other.scopes if scope.scope.kind is ScopeKind.END_USER)
+        return replace(self, scopes=(*self.scopes, *added))
+
+
+def _without_end_user(principal: Principal) -> Iterator[Scope]:
+    return (scope for scope in principal.payers if scope.kind is not ScopeKind.END_USER)
+
 
 @dataclass(frozen=True, slots=True)
-class Credential:
-    """A key that a request brought, by its SHA-256 in hexadecimal."""
+class Identities:
+    """What is believed of a request besides keys: nothing, unless the operator says so.
 
-    key_sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class AmbiguousCredential:
-    """Several credentials in one request: a 400, with the reason for the client."""
-
-    message: str
-
-
-_REPEATED = AmbiguousCredential("Send `authorization`, `x-api-key` and the like at most once each, with one key.")
-_DIFFERENT = AmbiguousCredential("Send one API key: the request carries different ones in several headers.")
-
-
-def credential_of(headers: Mapping[str, tuple[str, ...]]) -> Credential | AmbiguousCredential | None:
-    """Find the key of a request. `headers` have lower-case names.
-
-    None when it brings none: no such header, another scheme than Bearer, or a text that is too long for a key.
+    `issuers` of tokens are known by their names, `peers` by their certificates, `trusted` are the headers of an
+    earlier filter.
     """
-    authorization = headers.get("authorization", ())
-    given = [authorization, *(headers.get(name, ()) for name in _KEY_HEADERS)]
-    # Envoy joins repeated headers with commas where it does not keep them apart.
-    if any(len(values) > 1 or "," in value for values in given for value in values):
-        return _REPEATED
 
-    others = {value.strip() for values in given[1:] for value in values}
-    keys = {_bearer_key(value) for value in authorization} | {_bearer_key(value) or value for value in others}
-    match [key.encode(errors="surrogatepass") for key in keys - {""}]:
-        case []:
-            return None
-        case [key]:
-            return Credential(sha256(key).hexdigest()) if len(key) <= KEY_BYTES_MAX else None
-        case _:
-            return _DIFFERENT
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    peers: Peers | None = None
+    trusted: TrustedHeaders | None = None
 
-
-def _bearer_key(authorization: str) -> str:
-    scheme, _, key = authorization.strip().partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
-
-
-def end_user_of(headers: Mapping[str, tuple[str, ...]], user_header_name: str | None) -> str | Unreadable | None:
-    """Find the end user in the headers, None when none names one. The first header that does counts, as in LiteLLM.
-
-    `user_header_name` is the operator's own header, in any case.
-    """
-    for name in (*_END_USER_HEADERS, *([user_header_name.lower()] if user_header_name else ())):
-        values = {value.strip() for value in headers.get(name, ())} - {""}
-        match sorted(values):
-            case []:
-                continue
-            case [value] if "," not in value and len(value.encode(errors="surrogatepass")) <= SCOPE_ID_BYTES_MAX:
-                return value
-            case _:
-                return Unreadable(
-                    f"Name one end user in `{name}`, once, in at most {SCOPE_ID_BYTES_MAX} bytes and without a comma."
-                )
-    return None
+    @property
+    def token_bytes_max(self) -> int:
+        """The most that any issuer's token may have; nothing of a larger one is read."""
+        return min(TOKEN_BYTES_MAX, max((issuer.token_bytes_max for issuer in self.issuers.values()), default=0))

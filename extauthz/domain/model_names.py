@@ -5,7 +5,7 @@ In a pattern `*` stands for any text, also for none and for `/`; everything else
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 # LiteLLM's words for "no restriction by this list"; what the team's own list says stays in force beside it.
 UNRESTRICTED = frozenset({"*", "all-proxy-models", "all-team-models"})
@@ -56,4 +56,18 @@ def allowed(name: str, lists: tuple[tuple[str, ...], ...]) -> bool:
     return all(
         not names or any(entry in UNRESTRICTED or captured(entry, name) is not None for entry in names)
         for names in lists
+    )
+
+
+def restricting(lists: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """Give those of some lists that leave anything out."""
+    return tuple(names for names in lists if names and UNRESTRICTED.isdisjoint(names))
+
+
+def permitting(lists: tuple[tuple[str, ...], ...]) -> Callable[[str], bool]:
+    """Give what tells whether a name is `allowed`, prepared for many names."""
+    prepared = [(frozenset(names), tuple(filter(is_pattern, names))) for names in restricting(lists)]
+    return lambda name: all(
+        name in names or any(captured(pattern, name) is not None for pattern in patterns)
+        for names, patterns in prepared
     )

@@ -12,8 +12,9 @@ ZERO = Decimal(0)
 class Rates:
     """USD per token or unit, exact.
 
-    A field that is None costs what its plain kind costs: cached input, sound and pictures as input, reasoning as
-    output, a cache entry of an hour as one of five minutes. What is no token costs nothing where it has no rate.
+    A field that is None costs what its plain kind costs: cached input, sound and pictures as input, cached sound as
+    cached input, reasoning as output, a cache entry of an hour as one of five minutes. What is no token costs nothing
+    where it has no rate.
     """
 
     input: Decimal
@@ -82,10 +83,14 @@ class Prices(Rates):
 
     `above` are the rates of a whole request whose input has more tokens than that, with the shortest first. `tiers` are
     the prices of a named tier of service (`batch`, `flex`, `priority`), which apply where the answer names it.
+    `guessed_input` and `guessed_output` where somebody has said what units cost, and nobody what these tokens do: their
+    rates are then a guess, for answers that show no unit which costs something.
     """
 
     above: tuple[tuple[int, Rates], ...] = ()
     tiers: tuple[tuple[str, Prices], ...] = ()
+    guessed_input: bool = False
+    guessed_output: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,8 @@ class Estimate:
     """What a request is expected to use, the cost of that, and the most that it can cost at all (nano-USD).
 
     `reasoning_output_tokens` are those of `output_tokens` that the model's answers usually spend unseen. `units` are
-    what the request asks for besides tokens: they are known, not guessed.
+    what the request asks for besides tokens: they are known, not guessed. `flat_nanousd` is what it costs at least
+    when its answer shows nothing, where nobody can estimate it; 0 elsewhere.
     """
 
     input_tokens: int
@@ -102,3 +108,4 @@ class Estimate:
     cost_nanousd_max: int
     reasoning_output_tokens: int = 0
     units: Units = NO_UNITS
+    flat_nanousd: int = 0

@@ -12,7 +12,8 @@ class RequestFacts:
 
     `path` is as it came, with its query. `headers` have lower-case names and keep repeated values apart where Envoy
     does. `body` may be only the beginning of it: `unseen_bytes` more were sent. `context` are the route's context
-    extensions, which no client can write.
+    extensions, which no client can write. `peer` is the name in the client certificate of the connection, if it has
+    one.
     """
 
     method: str
@@ -21,6 +22,7 @@ class RequestFacts:
     body: bytes = b""
     unseen_bytes: int = 0
     context: Mapping[str, str] = field(default_factory=dict)
+    peer: str | None = None
 
     @property
     def truncated(self) -> bool:

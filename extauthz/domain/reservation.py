@@ -67,6 +67,9 @@ class Hold:
     `whole_prices` is set when only the beginning of the body was seen: `prices` are then the dearest that the rest
     could ask for, and these are those of the model that was seen, for when the whole body turns out to name no other.
     `tokens_max` is what the answers can have of input or output at most, by the model's context; None when unknown.
+
+    `priced_by` names the configuration that the prices are from. A `free` hold was never reserved: nothing of it is at
+    the store unless its answer turns out to be paid.
     """
 
     id: str
@@ -79,6 +82,8 @@ class Hold:
     choices: int = 1
     whole_prices: Prices | None = None
     tokens_max: int | None = None
+    priced_by: str = ""
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,11 @@ class Note:
 
     signal: Signal = Signal.ACCESS_LOG
     usage: Usage | None = None
+
+
+def promise_name(answer_id: str) -> str:
+    """Give the name of an answer that is still to be made: nothing that an upstream wrote stands in a store's keys."""
+    return sha256(answer_id.encode()).hexdigest()
 
 
 # Enough to find one reservation among all that are open.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from extauthz.domain.budgets import Counter, Scope
+from extauthz.domain.endpoints import Api
+from extauthz.domain.listings import Listing
 from extauthz.domain.prices import Estimate
 from extauthz.domain.reservation import Hold
+from extauthz.domain.tokens import TokenFault
 
 
 class Reason(StrEnum):
@@ -18,6 +21,7 @@ class Reason(StrEnum):
     DISCOVERY = "discovery"
     DISCOVERY_PRUNED = "discovery_pruned"
     FREE_MODEL = "free_model"
+    UNBILLED = "unbilled"
     WITHIN_BUDGET = "within_budget"
     ADMIN = "admin"
     STORE_FAILURE_ALLOWED = "store_failure_allowed"
@@ -27,9 +31,12 @@ class Reason(StrEnum):
     BUDGET_HELD = "budget_held"
     REQUEST_TOO_DEAR = "request_too_dear"
     UNAUTHENTICATED = "unauthenticated"
+    PAYER_UNKNOWN = "payer_unknown"
+    KEYS_UNAVAILABLE = "keys_unavailable"
     BAD_REQUEST = "bad_request"
     MODEL_UNKNOWN = "model_unknown"
     MODEL_NOT_ALLOWED = "model_not_allowed"
+    MODEL_UNPRICED = "model_unpriced"
     MODEL_HIDDEN = "model_hidden"
     ROUTE_CLOSED = "route_closed"
     STORE_UNAVAILABLE = "store_unavailable"
@@ -38,17 +45,26 @@ class Reason(StrEnum):
 
 
 class ModelsView(StrEnum):
-    """Which part of a model list the client may see."""
+    """Which part of a model list the client may see; in both, only what its own lists of models allow."""
 
     FREE_ONLY = "free_only"
+    ALLOWED = "allowed"
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """The request goes on and no money is held. `models` tells the response filter to prune the list."""
+    """The request goes on and no money is held.
+
+    `models` tells the response filter to prune the list, and `listing` what list it is. `hold` goes with a request that
+    is exempt as free, for the case that a paid model answers it. `result` is the name under which an answer was
+    promised that this request may show (domain/reservation.py: promise_name).
+    """
 
     reason: Reason
     models: ModelsView | None = None
+    listing: Listing | None = None
+    hold: Hold | None = None
+    result: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +89,15 @@ class AnswerModels:
 
     reason: Reason
     names: tuple[str, ...]
+    listing: Listing = field(default_factory=Listing)
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
     """The request ends here. `retry_after_s` is None when waiting does not help.
 
-    `scope` is the one that binds, `window` the name of its budget's window.
+    `scope` is the one that binds, `window` the name of its budget's window. `fault` is what is wrong with the token,
+    for logs alone.
 
     `should_retry` goes to OpenAI's SDKs as `x-should-retry`: they repeat a 429 unless it says false.
     """
@@ -94,6 +112,7 @@ class Deny:
     should_retry: bool = False
     scope: str | None = None
     window: str | None = None
+    fault: TokenFault | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +140,8 @@ class Decision:
 
     `model` is the name that was asked for, as the client wrote it; `entry` is what of the model list that means, and
     fit for logs. `payers` are the scopes that its cost is counted on. `shadowed` is the verdict that the request would
-    have got if shadow mode had not let it through. `endpoint` is the call that it makes, as far as that is known.
+    have got if shadow mode had not let it through. `endpoint` is the call that it makes, as far as that is known, and
+    `api` the one whose clients make it.
     """
 
     verdict: Verdict
@@ -133,6 +153,7 @@ class Decision:
     estimate: Estimate | None = None
     shadowed: Verdict | None = None
     endpoint: str | None = None
+    api: Api = Api.OPENAI
 
     @property
     def judged(self) -> Verdict:

@@ -23,6 +23,7 @@ from pathlib import Path
 import yaml
 
 from extauthz.domain.address import Address
+from extauthz.domain.endpoints import DISCOVERY, ENDPOINTS, READS
 from extauthz.envoy.names import (
     AVAILABLE_HEADER,
     CHECK_FILTER,
@@ -33,24 +34,28 @@ from extauthz.envoy.names import (
     OWN_HEADERS,
     PRUNE_EXTENSION,
     PRUNE_FILTER,
+    REASON_HEADER,
     RESERVATION_HEADER,
     TOKEN_METADATA,
     WARNING_HEADER,
 )
 
-OWN_RESPONSE_HEADERS = (AVAILABLE_HEADER, RESERVATION_HEADER, WARNING_HEADER)
+OWN_RESPONSE_HEADERS = (AVAILABLE_HEADER, REASON_HEADER, RESERVATION_HEADER, WARNING_HEADER)
 
 UPSTREAM_CLUSTER = "upstream"
 SERVER_CLUSTER = "extauthz"
 
 # Where the APIs keep their list of models: `<base>/models` and `<base>/models/<id>`.
-DISCOVERY_BASES = ("", "/v1", "/openai", "/openai/v1")
+DISCOVERY_BASES = ("", "/v1", "/openai", "/openai/v1", "/cursor", "/cursor/v1")
+# Where LiteLLM keeps what else it tells of models.
+INFO_BASES = ("", "/v1")
 DISCOVERY_TIMEOUT_S = 30.0
 
 # A reasoning model may think for minutes before its first byte; a stream that is silent for longer than this is dead.
 STREAM_IDLE_TIMEOUT_S = 900.0
 CONNECT_TIMEOUT_S = 5.0
-PRUNE_TIMEOUT_S = 1.0
+# For 32 MiB on a busy machine.
+PRUNE_TIMEOUT_S = 10.0
 
 # An ending must not lie around in Envoy: a crash would lose it, and the money stays held meanwhile.
 ACCESS_LOG_FLUSH_S = 0.1
@@ -63,6 +68,9 @@ BUFFER_HEADROOM_BYTES = 1024 * 1024
 CONCURRENCY_MAX = 1_000_000
 
 TCP_KEEPALIVE_S = 30
+
+# The files in the folder `meter`, each of which uses the ones before it.
+METER_PARTS = ("scanner", "texts", "counts", "interest", "report", "answers", "websocket", "request", "filter")
 
 # Where Debian, Alpine and Envoy's own images keep the certificates of the public authorities.
 SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -92,8 +100,8 @@ class BootstrapOptions:
     `extauthz_ca` is the file that the server's certificate is checked with when `extauthz_tls`, by default
     SYSTEM_AUTHORITIES; `extauthz_client` is what Envoy shows a server that asks for certificates. `token` is the shared
     secret that the server asks Envoy for. `heartbeat_seconds` is the time between two signs of life of a stream: a
-    quarter of the lease. `max_request_bytes` is the most of a request's body that the Check sees. `api_prefixes` are
-    bases of the API besides DISCOVERY_BASES.
+    quarter of the lease. `max_request_bytes` is the most of a request's body that the Check sees. Below `api_prefixes`
+    everything stands once more.
     """
 
     listen: Address
@@ -130,9 +138,27 @@ def to_yaml(document: Document) -> str:
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120)
 
 
+def discovery_paths(api_prefixes: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """List the paths of model lists, entries of which stand below them."""
+    found = []
+    for path in (path for row in ENDPOINTS if row.endpoint in DISCOVERY for path in row.paths if "{" not in path):
+        if path.startswith("/"):
+            found += [f"{prefix}{path}" for prefix in ("", *_bases(api_prefixes))]
+            continue
+        own = DISCOVERY_BASES if path == "models" else INFO_BASES
+        further = (f"{prefix}{base}" for prefix in _bases(api_prefixes) for base in INFO_BASES)
+        found += [f"{base}/{path}" for base in (*own, *further)]
+    return tuple(dict.fromkeys(found))
+
+
+def _bases(api_prefixes: tuple[str, ...]) -> list[str]:
+    return [f"/{prefix.strip('/')}" for prefix in api_prefixes]
+
+
 def meter_source() -> str:
-    """Read the Lua code of the meter."""
-    return files("extauthz.envoy").joinpath("meter.lua").read_text(encoding="utf-8")
+    """Join the Lua code of the meter, which is one script to Envoy."""
+    folder = files("extauthz.envoy").joinpath("meter")
+    return "\n".join(folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in METER_PARTS)
 
 
 def _listener(options: BootstrapOptions) -> Document:
@@ -240,7 +266,7 @@ def _virtual_host(options: BootstrapOptions) -> Document:
     return {
         "name": "api",
         "domains": ["*"],
-        "routes": [*_discovery_routes(options), _inference_route(options)],
+        "routes": [*_discovery_routes(options), _realtime_route(options), _inference_route(options)],
         # Meant for the response filter alone. x-extauthz-id stays for the access log; the Check's OK removes it.
         "request_headers_to_remove": [MODELS_HEADER],
         # The upstream's copies: this happens before ext_authz adds what the Check says.
@@ -259,16 +285,25 @@ def _discovery_routes(options: BootstrapOptions) -> list[Document]:
     }
     if options.metering is Metering.LUA:
         own[METER_FILTER] = _typed("extensions.filters.http.lua.v3.LuaPerRoute", disabled=True)
-    reads = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
-    bases = (*DISCOVERY_BASES, *(f"/{prefix.strip('/')}" for prefix in options.api_prefixes))
+    reads = {"name": ":method", "string_match": {"safe_regex": {"regex": "|".join(READS)}}}
     return [
         {
-            "match": {"path_separated_prefix": f"{base}/models", "headers": [reads]},
+            "match": {"path_separated_prefix": path, "headers": [reads]},
             "route": _to_upstream(options, DISCOVERY_TIMEOUT_S),
             "typed_per_filter_config": own,
         }
-        for base in dict.fromkeys(bases)
+        for path in discovery_paths(options.api_prefixes)
     ]
+
+
+def _realtime_route(options: BootstrapOptions) -> Document:
+    """Let WebSockets be opened, by GET alone: of any other request to upgrade, the Check would not see the body."""
+    opens = [
+        {"name": ":method", "string_match": {"exact": "GET"}},
+        {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}},
+    ]
+    route = {**_to_upstream(options, timeout_s=0), "upgrade_configs": [{"upgrade_type": "websocket"}]}
+    return {"match": {"prefix": "/", "headers": opens}, "route": route}
 
 
 def _inference_route(options: BootstrapOptions) -> Document:

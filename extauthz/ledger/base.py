@@ -19,6 +19,12 @@ from extauthz.domain.reservation import Claim, Hold, Lease, Note, State
 # behind for as long, so that it cannot be booked twice.
 TOMBSTONE_SECONDS = 24 * 3600
 
+# Promises are kept for so long at least: the lease of one may end after a day, and is put right for a day after it.
+PROMISED_SECONDS = 2 * TOMBSTONE_SECONDS
+PROMISES_MAX = 100_000
+# A hold of four scopes has some 1,000 bytes.
+PROMISE_BYTES_MAX = 16 * 1024
+
 # What an ending says of itself where nobody says more.
 UNNOTED = Note()
 
@@ -79,34 +85,58 @@ class TooLate:
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """An answer that is still to be made: the name that it will be asked for by, and its hold, as it is signed."""
+
+    name: str
+    hold: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
-    """End a reservation with its cost, in nano-USD."""
+    """End a reservation with its cost, in nano-USD, and forget the promise of that name if it had one."""
 
     hold: Hold
     cost_nanousd: int
     note: Note = UNNOTED
+    promised: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Let a reservation go on under another lease; one that is held no more ends with what the lease books.
+
+    With `promise`, whoever asks for the answer later can end it.
+    """
+
+    hold: Hold
+    lease: Lease
+    note: Note = UNNOTED
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """End a reservation with no cost, or only the claim that one attempt has on it."""
+    """End a reservation with no cost, or only the claim that one attempt has on it; and its promise, if it had one."""
 
     id: str
     attempt: str | None = None
     note: Note = UNNOTED
+    promised: str | None = None
 
 
 ReserveResult = Reserved | Refused | StaleWindow | AlreadyEnded | TooLate
 
 
 class Ending(StrEnum):
-    """What a settle or a release did."""
+    """What a settle, a release or a renewal did."""
 
     FIRST = "first"  # it ended the reservation
     LATE = "late"  # a settle after the lease ran out: the books are right now
     UNKNOWN = "unknown"  # the store did not know it: a settle was booked, a release will stop the reserve
     REPEATED = "repeated"  # it had ended before; nothing changed
     FORGOTTEN = "forgotten"  # too old to tell whether it had ended; nothing changed
+    OPEN = "open"  # a renewal: it goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +275,22 @@ class Ledger(Protocol):
 
     async def renew(self, hold: Hold, lease: Lease) -> bool:
         """Start the lease anew; False when the reservation is not held."""
+        ...
+
+    async def promise(self, promise: Promise) -> bool:
+        """Remember a promise for PROMISED_SECONDS at least, or until it is forgotten; False when it is not remembered.
+
+        That is when another has its name, when it is longer than PROMISE_BYTES_MAX, or when there are PROMISES_MAX.
+        No promise is money: the reservation of one that is not remembered ends by its lease.
+        """
+        ...
+
+    async def promised(self, name: str) -> str | None:
+        """Give the hold that was promised under a name, as it is signed; None when there is none."""
+        ...
+
+    async def forget(self, name: str) -> None:
+        """Forget a promise."""
         ...
 
     async def expire(self, count_max: int) -> tuple[Expired, ...]:

@@ -18,6 +18,7 @@ only the id. In the order in which scripts get them, with the tag `extauthz`:
 | `{extauthz}:limits` | hash | `<scope>|<window>` → the limit that stands in for the configured one |
 | `{extauthz}:withdrawn:0`, `:1` | sets | releases that came before their reserve: `<id>` or `<id>|<attempt>` |
 | `{extauthz}:ended:0` … `:4` | hashes | reservation id → `settled`, `released` or `expired <booked> <counter>…` |
+| `{extauthz}:promised:0` … `:2` | hashes | SHA-256 of an answer's id → the signed hold of what is still to be made |
 
 Beside them `{extauthz}:checkpoint:new` is there while `audit --rebuild FILE` makes a checkpoint, and for a time each
 `{extauthz}:announced:<name>` that one process announced for all (the SHA-256 of a name that is longer than
@@ -28,7 +29,7 @@ Unix milliseconds of the Redis server.
 
 Endings are kept for the retention: five generations, each a quarter of it long, so that one is dropped whole when its
 youngest is old enough. A key and an expiry for each ending would need 1.6 to 1.9 times the memory
-(bench/redis_memory.py).
+(bench/redis_memory.py). Promises are kept for twice the retention, in three generations, each as long as that.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ VERSION = "1"
 
 ENDED_GENERATIONS = 5
 WITHDRAWN_GENERATIONS = 2
+PROMISED_GENERATIONS = 3
 
 ANNOUNCED_NAME_BYTES_MAX = 512
 
@@ -55,6 +57,7 @@ NAMES = (
     "limits",
     *(f"withdrawn:{generation}" for generation in range(WITHDRAWN_GENERATIONS)),
     *(f"ended:{generation}" for generation in range(ENDED_GENERATIONS)),
+    *(f"promised:{generation}" for generation in range(PROMISED_GENERATIONS)),
 )
 
 

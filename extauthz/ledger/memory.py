@@ -28,6 +28,7 @@ from extauthz.ledger.base import (
     Ending,
     Expired,
     OpenReservation,
+    Promise,
     Refused,
     Reserve,
     Reserved,
@@ -36,6 +37,7 @@ from extauthz.ledger.base import (
     TooLate,
 )
 from extauthz.ledger.pieces import first, paced
+from extauthz.ledger.promises import Promises
 from extauthz.ledger.tallies import COUNTERS_MAX, Tallies, Tally
 from extauthz.ledger.tombstones import TOMBSTONES_MAX, Tombstone, Tombstones
 
@@ -84,6 +86,7 @@ class MemoryLedger:
         self._lease_ends: list[tuple[int, str]] = []  # a heap
         self._tallies = Tallies(counters_max)
         self._tombstones = Tombstones(tombstones_max)
+        self._promises = Promises()
         self._heard_ms = 0
         self._limits: dict[tuple[Scope, str], int] = {}
         self._amended: OrderedDict[str, None] = OrderedDict()
@@ -169,6 +172,18 @@ class MemoryLedger:
             return False
         self._start_lease(reservation, lease, self._clock_ms())
         return True
+
+    async def promise(self, promise: Promise) -> bool:
+        """Remember a promise, and tell whether it is."""
+        return self._promises.put(promise, self._clock_ms())
+
+    async def promised(self, name: str) -> str | None:
+        """Give the hold that was promised under a name."""
+        return self._promises.get(name, self._clock_ms())
+
+    async def forget(self, name: str) -> None:
+        """Forget a promise."""
+        self._promises.drop(name)
 
     async def expire(self, count_max: int) -> tuple[Expired, ...]:
         """End at most `count_max` reservations whose lease has run out, the oldest first."""

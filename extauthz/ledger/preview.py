@@ -17,6 +17,7 @@ from extauthz.ledger.base import (
     Expired,
     Ledger,
     OpenReservation,
+    Promise,
     Refused,
     Reserve,
     Reserved,
@@ -101,6 +102,18 @@ class PreviewLedger(Ledger):
     async def audit(self) -> Audit:
         """Compare every counter with what explains it."""
         return await self._books.audit()
+
+    async def promised(self, name: str) -> str | None:
+        """Give the hold that was promised under a name."""
+        return await self._books.promised(name)
+
+    async def promise(self, promise: Promise) -> bool:
+        """Raise PreviewChangesNothingError."""
+        raise PreviewChangesNothingError
+
+    async def forget(self, name: str) -> None:
+        """Raise PreviewChangesNothingError."""
+        raise PreviewChangesNothingError
 
     async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
         """Raise PreviewChangesNothingError."""

@@ -9,21 +9,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
-from urllib.parse import quote
+from dataclasses import dataclass
+from typing import Protocol
 
 from redis.asyncio import Redis
 
 from extauthz.domain.budgets import Counter, Scope, Standing
-from extauthz.domain.prices import Usage
-from extauthz.domain.reservation import Hold, Lease, Note, State
+from extauthz.domain.reservation import Hold, Lease, Note
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.audit import Auditor
 from extauthz.ledger.base import (
+    PROMISE_BYTES_MAX,
     TOMBSTONE_SECONDS,
     UNNOTED,
-    AlreadyEnded,
     Amendment,
     Audit,
     Balance,
@@ -31,16 +29,24 @@ from extauthz.ledger.base import (
     Expired,
     Ledger,
     OpenReservation,
-    Refused,
+    Promise,
     Release,
     Reserve,
     Reserved,
     ReserveResult,
     Settle,
-    StaleWindow,
-    TooLate,
 )
 from extauthz.ledger.batches import Batches
+from extauthz.ledger.items import (
+    as_granted,
+    promise_item,
+    renew_item,
+    reserve_item,
+    reserve_result,
+    settle_item,
+    standings_item,
+    word,
+)
 from extauthz.ledger.keys import ENDED_GENERATIONS, VERSION, Keys
 from extauthz.ledger.link import Link, LinkListener
 from extauthz.ledger.pieces import chunks
@@ -50,9 +56,11 @@ from extauthz.ledger.retelling import Memory, Renewed, Told
 from extauthz.ledger.script import script
 from extauthz.ledger.url import StoreUrl
 
-RESERVE, SETTLE, RELEASE, RENEW, EXPIRE, STANDINGS, AMEND, PROBE = SCRIPTS = tuple(
+RESERVE, SETTLE, RELEASE, RENEW, EXPIRE, STANDINGS, AMEND, PROBE = tuple(
     map(script, ("reserve", "settle", "release", "renew", "expire", "standings", "amend", "probe"))
 )
+PROMISE, PROMISED, FORGET = tuple(map(script, ("promise", "promised", "forget")))
+SCRIPTS = (RESERVE, SETTLE, RELEASE, RENEW, EXPIRE, STANDINGS, AMEND, PROBE, PROMISE, PROMISED, FORGET)
 
 SIGNING_KEY_BYTES = 32
 
@@ -158,15 +166,15 @@ class RedisLedger(Ledger):
 
     async def reserve(self, request: Reserve) -> ReserveResult:
         """Hold the claims' amounts, all or nothing."""
-        answer = await self._batches.call(RESERVE, _reserve_item(request))
-        result = _reserve_result(answer, request, self.now_ms())
+        answer = await self._batches.call(RESERVE, reserve_item(request))
+        result = reserve_result(answer, request, self.now_ms())
         if isinstance(result, Reserved):
-            self._memory.keep(_as_granted(request, answer[2:]))
+            self._memory.keep(as_granted(request, answer[2:]))
         return result
 
     async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
         """End a reservation with its cost."""
-        answer = await self._batches.call(SETTLE, _settle_item(hold, cost_nanousd, note))
+        answer = await self._batches.call(SETTLE, settle_item(hold, cost_nanousd, note))
         self._memory.keep(Settle(hold, cost_nanousd, note))
         return Ending(text(answer))
 
@@ -178,11 +186,28 @@ class RedisLedger(Ledger):
 
     async def renew(self, hold: Hold, lease: Lease) -> bool:
         """Start the lease anew; False when the reservation is not held."""
-        answer = await self._batches.call(RENEW, _renew_item(hold, lease))
+        answer = await self._batches.call(RENEW, renew_item(hold, lease))
         renewed: bool = answer == 1
         if renewed:
             self._memory.keep(Renewed(hold, lease))
         return renewed
+
+    async def promise(self, promise: Promise) -> bool:
+        """Remember a promise, and tell whether it is."""
+        if len(promise.hold) > PROMISE_BYTES_MAX:
+            return False
+        remembered = bool(await self._batches.call(PROMISE, promise_item(promise)))
+        if remembered:
+            self._memory.keep(promise)
+        return remembered
+
+    async def promised(self, name: str) -> str | None:
+        """Give the hold that was promised under a name."""
+        return text(await self._batches.call(PROMISED, (name,))) or None
+
+    async def forget(self, name: str) -> None:
+        """Forget a promise."""
+        await self._batches.call(FORGET, (name,))
 
     async def expire(self, count_max: int) -> tuple[Expired, ...]:
         """End at most `count_max` reservations whose lease has run out, the oldest first, and clean up a little."""
@@ -193,6 +218,7 @@ class RedisLedger(Ledger):
             DROPPED_MAX,
             self.retention_ms // (ENDED_GENERATIONS - 1),
             WITHDRAWN_MS,
+            self.retention_ms,
         )
         answer = await self._batches.call(EXPIRE, tuple(map(str, item)))
         self._heard_ms, *expired = answer
@@ -211,7 +237,7 @@ class RedisLedger(Ledger):
         """Tell how counters stand against limits, in the order asked."""
         standings: list[Standing] = []
         for piece in chunks(limits, STANDINGS_MAX):
-            answer = iter(await self._batches.call(STANDINGS, _standings_item(piece)))
+            answer = iter(await self._batches.call(STANDINGS, standings_item(piece)))
             standings += (
                 Standing(counter, int(limit), int(spent), int(held))
                 for (counter, _), limit, spent, held in zip(piece, answer, answer, answer, strict=True)
@@ -221,7 +247,7 @@ class RedisLedger(Ledger):
     async def amend(self, amendment: Amendment) -> bool:
         """Change the books by hand; False when this was done already."""
         amount = "" if amendment.amount_nanousd is None else str(amendment.amount_nanousd)
-        item = (amendment.id, amendment.kind, amendment.counter.key, amount, _word(amendment.who))
+        item = (amendment.id, amendment.kind, amendment.counter.key, amount, word(amendment.who))
         answer = await self._batches.call(AMEND, item)
         self._memory.keep(amendment)
         return bool(answer == 1)
@@ -309,17 +335,20 @@ class RedisLedger(Ledger):
         """Carry out a verb again, and tell whether the store had forgotten it."""
         match told:
             case Reserve():
-                before = await self._batches.call(RESERVE, _reserve_item(told, repeated=True))
+                before = await self._batches.call(RESERVE, reserve_item(told, repeated=True))
                 return text(before[0]) == "reserved"
             case Settle(hold, cost_nanousd, note):
-                return text(await self._batches.call(SETTLE, _settle_item(hold, cost_nanousd, note))) != "repeated"
+                return text(await self._batches.call(SETTLE, settle_item(hold, cost_nanousd, note))) != "repeated"
             case Release(id_, attempt, note):
                 answer = await self._batches.call(RELEASE, (id_, attempt or "", note.signal))
                 return text(answer) != "repeated"
             case Amendment():
                 return await self.amend(told)
+            case Promise():
+                await self._batches.call(PROMISE, promise_item(told))
+                return False
             case Renewed(hold, lease):
-                await self._batches.call(RENEW, _renew_item(hold, lease))
+                await self._batches.call(RENEW, renew_item(hold, lease))
                 return False
 
     def _learn(self, store_ms: int) -> None:
@@ -327,91 +356,3 @@ class RedisLedger(Ledger):
 
     def _steady_ms(self) -> int:
         return int(self._clock_s() * 1000)
-
-
-def _reserve_item(request: Reserve, *, repeated: bool = False) -> tuple[str, ...]:
-    hold = request.hold
-    claims = (
-        (
-            claim.counter.key,
-            "" if claim.limit_nanousd is None or repeated else str(claim.limit_nanousd),
-            str(claim.amount_nanousd),
-            "1" if claim.whole else "",
-        )
-        for claim in request.claims
-    )
-    return (
-        hold.id,
-        request.attempt,
-        str(hold.reserved_at_ms),
-        _word(hold.model),
-        str(request.lease.lease_ms),
-        str(request.lease.cost_nanousd),
-        "" if request.not_after_ms is None or repeated else str(request.not_after_ms),
-        "1" if repeated else "",
-        str(len(request.claims)),
-        *(value for claim in claims for value in claim),
-    )
-
-
-def _reserve_result(answer: Sequence[Any], request: Reserve, now_ms: int) -> ReserveResult:
-    match [text(answer[0]), *answer[1:]]:
-        case ["reserved", available, *_]:
-            return Reserved(int(available) if available else None)
-        case ["refused", index, limit, spent, held]:
-            return Refused(Standing(request.claims[index - 1].counter, int(limit), int(spent), int(held)))
-        case ["stale_window"]:
-            return StaleWindow(now_ms)
-        case ["ended", state]:
-            return AlreadyEnded(State(text(state)))
-        case _:
-            return TooLate()
-
-
-def _as_granted(request: Reserve, granted: Sequence[bytes]) -> Reserve:
-    """Ask for what was granted; nothing is said of that where an earlier attempt was."""
-    if not granted:
-        return request
-    amounts = zip(request.claims, granted, strict=True)
-    return replace(request, claims=tuple(replace(claim, amount_nanousd=int(amount)) for claim, amount in amounts))
-
-
-def _settle_item(hold: Hold, cost_nanousd: int, note: Note) -> tuple[str, ...]:
-    return (
-        hold.id,
-        str(hold.reserved_at_ms),
-        _word(hold.model),
-        str(cost_nanousd),
-        note.signal,
-        _tokens(note.usage),
-        str(len(hold.counters)),
-        *(counter.key for counter in hold.counters),
-    )
-
-
-def _standings_item(limits: Sequence[tuple[Counter, int]]) -> tuple[str, ...]:
-    asked = (part for counter, limit_nanousd in limits for part in (counter.key, str(limit_nanousd)))
-    return (str(len(limits)), *asked)
-
-
-def _renew_item(hold: Hold, lease: Lease) -> tuple[str, ...]:
-    return (hold.id, str(lease.lease_ms), str(lease.cost_nanousd))
-
-
-def _tokens(usage: Usage | None) -> str:
-    """Write usage as the journal keeps it: input, output, cache read, cache creation and reasoning tokens."""
-    if usage is None:
-        return ""
-    counts = (
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cache_read_input_tokens,
-        usage.cache_creation_input_tokens,
-        usage.reasoning_output_tokens,
-    )
-    return " ".join(map(str, counts))
-
-
-def _word(name: str) -> str:
-    """Write a name so that no blank is in it, and never as nothing."""
-    return quote(name, safe="/:@.-_*+") or "-"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from extauthz.domain.reservation import Hold, Lease
-from extauthz.ledger.base import Amendment, Release, Reserve, Settle
+from extauthz.ledger.base import Amendment, Promise, Release, Reserve, Settle
 
 REMEMBERED_S = 30.0
 REMEMBERED_MAX = 100_000
@@ -25,7 +25,7 @@ class Renewed:
     lease: Lease
 
 
-Told = Reserve | Settle | Release | Renewed | Amendment
+Told = Reserve | Settle | Release | Renewed | Promise | Amendment
 
 
 class Memory:

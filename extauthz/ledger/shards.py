@@ -23,6 +23,7 @@ from extauthz.ledger.base import (
     Expired,
     Ledger,
     OpenReservation,
+    Promise,
     Reserve,
     ReserveResult,
     together,
@@ -101,6 +102,18 @@ class ShardedLedger(Ledger):
         """Start the lease anew."""
         return await self._of_hold(hold).renew(hold, lease)
 
+    async def promise(self, promise: Promise) -> bool:
+        """Remember a promise in the shard of its name: whoever asks for it knows nothing else."""
+        return await self._of_name(promise.name).promise(promise)
+
+    async def promised(self, name: str) -> str | None:
+        """Give the hold that was promised under a name."""
+        return await self._of_name(name).promised(name)
+
+    async def forget(self, name: str) -> None:
+        """Forget a promise."""
+        await self._of_name(name).forget(name)
+
     async def expire(self, count_max: int) -> tuple[Expired, ...]:
         """End at most `count_max` reservations of each shard whose lease has run out."""
         answers = await asyncio.gather(*(shard.expire(count_max) for shard in self.shards), return_exceptions=True)
@@ -163,6 +176,9 @@ class ShardedLedger(Ledger):
 
     def _of_hold(self, hold: Hold) -> RedisLedger:
         return self._of([counter.scope for counter in hold.counters])
+
+    def _of_name(self, name: str) -> RedisLedger:
+        return self.shards[crc32(name.encode()) % len(self.shards)]
 
     def _of(self, payers: Sequence[Scope]) -> RedisLedger:
         return self.shards[self._number(*payers)]

@@ -6,28 +6,21 @@ further. A request is judged and priced by everything that it can reach, because
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache, partial
 from weakref import proxy
 
 from extauthz.domain.model_names import captured, filled, is_pattern, most_specific
-from extauthz.domain.prices import ZERO, Prices
-from extauthz.pricing.cost import dearest, price_or
+from extauthz.domain.prices import Prices
+from extauthz.pricing.amounts import PLAIN_INPUT, completed, kinds_of, prices_of, unsettled
+from extauthz.pricing.cost import CALL_KINDS, OUTPUT_KINDS, dearest
+from extauthz.pricing.offers import CatalogSource, Offer
 from extauthz.pricing.price_list import Listed
 
-INPUT_PRICE = "input_cost_per_token"
-OUTPUT_PRICE = "output_cost_per_token"
-CACHE_READ_PRICE = "cache_read_input_token_cost"
-CACHE_CREATION_PRICE = "cache_creation_input_token_cost"
-REASONING_PRICE = "output_cost_per_reasoning_token"
-
-# LiteLLM gives a higher rate of long prompts its own name, such as input_cost_per_token_above_200k_tokens.
-TIER_INFIX = "_above_"
-
-# LiteLLM's name for "every model that has no fallbacks of its own".
-ANY_MODEL = "*"
+# Kinds that make a price: with none of these, nobody has said what a call costs.
+_PRICING_KINDS = frozenset({*PLAIN_INPUT, *OUTPUT_KINDS, *CALL_KINDS})
 
 REACH_MODELS_MAX = 256
 
@@ -36,15 +29,26 @@ FOUND_NAMES_MAX = 1024
 REACHES_MAX = 1024
 
 
+class PriceSource(StrEnum):
+    """Who says what a deployment costs, the surest first."""
+
+    CONFIG = "config"
+    LIST = "genai-prices"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """One upstream behind a model name.
 
-    `free` only when its configuration says 0 for input and output explicitly and prices nothing else.
+    `free` only when its configuration says 0 for input and output explicitly and prices nothing else. `names` are what
+    its answers may call the model.
     """
 
     prices: Prices
     free: bool
+    source: PriceSource = PriceSource.CONFIG
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,8 @@ class Reach:
 
     `unknown` are the names of the request that the catalog does not have; a fallback of the configuration that leads
     nowhere is not among them, but nothing that may end there is free. `prices` is the dearest of each kind over all
-    that is reached, and what is not known costs the unknown price. `context_tokens` and `output_tokens_max` are the
-    largest, None as soon as one is unknown.
+    that is reached, and what is not known costs the unknown price; `source` is the least sure of those who said so.
+    `context_tokens` and `output_tokens_max` are the largest, None as soon as one is unknown.
     """
 
     models: tuple[Model, ...]
@@ -73,77 +77,28 @@ class Reach:
     prices: Prices
     context_tokens: int | None
     output_tokens_max: int | None
+    source: PriceSource = PriceSource.CONFIG
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The models that nobody has a price for."""
+        return tuple(
+            model.name
+            for model in self.models
+            if any(deployment.source is PriceSource.UNKNOWN for deployment in model.deployments)
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What the configuration says of one deployment.
+class Answered:
+    """What an answer costs by the model that it names.
 
-    `upstream_model` is what LiteLLM calls it (`openai/gpt-4o`; a `*` takes what the pattern of the name left open).
-    `amounts` are all numbers that stand under the name of a price, in USD, with the innermost name of each.
-    `leads_elsewhere` when it names fallbacks of its own.
+    `free` as for a deployment. `expected` when the model that was asked for may lead there.
     """
 
-    name: str
-    upstream_model: str
-    provider: str | None = None
-    amounts: tuple[tuple[str, Decimal], ...] = ()
-    context_tokens: int | None = None
-    output_tokens_max: int | None = None
-    leads_elsewhere: bool = False
-
-    @property
-    def free(self) -> bool:
-        """Whether input and output cost 0 explicitly, nothing else costs anything, and nothing else can answer."""
-        priced = {name for name, _ in self.amounts}
-        explicit = {INPUT_PRICE, OUTPUT_PRICE} <= priced
-        return explicit and not self.leads_elsewhere and all(amount == 0 for _, amount in self.amounts)
-
-    @property
-    def served_by(self) -> str | None:
-        """The provider, as LiteLLM calls it; None when it is not named."""
-        head, slash, _ = self.upstream_model.partition("/")
-        return self.provider or (head if slash and not is_pattern(head) else None)
-
-    def configured(self, kind: str) -> Decimal | None:
-        """Give the highest configured price of a kind over its tiers, None when there is none."""
-        amounts = (amount for name, amount in self.amounts if name == kind or name.startswith(kind + TIER_INFIX))
-        return max(amounts, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Alias:
-    """Another name for a model; a hidden one is served but not listed."""
-
-    name: str
-    target: str
-    hidden: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Fallbacks:
-    """Where requests go when a model fails for one kind of reason; ANY_MODEL stands for models that are not named."""
-
-    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def of(self, name: str) -> tuple[str, ...]:
-        """List where a model may lead. LiteLLM also looks without the provider of a name, so both entries count."""
-        without_provider = name.partition("/")[2]
-        led = list(self.models.get(name, self.models.get(ANY_MODEL, ())))
-        for entry, names in self.models.items():
-            if entry not in {ANY_MODEL, name} and (entry == without_provider or captured(entry, name) is not None):
-                led += names
-        return tuple(led)
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogSource:
-    """All that a catalog is made of. `unknown_price` is what tokens cost where nobody has said a price."""
-
-    offers: tuple[Offer, ...]
-    aliases: tuple[Alias, ...] = ()
-    fallbacks: tuple[Fallbacks, ...] = ()
-    unknown_price: Prices = field(default_factory=lambda: Prices(ZERO, ZERO))
+    prices: Prices
+    free: bool
+    expected: bool
 
 
 class Catalog:
@@ -160,6 +115,11 @@ class Catalog:
             self._offers.setdefault(offer.name, []).append(offer)
         self._patterns = tuple(filter(is_pattern, self._offers))
         self._models = {name: self._model(name, name) for name in self._offers if not is_pattern(name)}
+        self._answering: dict[str, list[Deployment]] = {}
+        for model in self._models.values():
+            for deployment in model.deployments:
+                for name in deployment.names:
+                    self._answering.setdefault(name, []).append(deployment)
         # A catalog that holds a cache that holds the catalog would outlive its configuration by a while.
         catalog = proxy(self)
         self._find_by_pattern = lru_cache(FOUND_NAMES_MAX)(partial(Catalog._model, catalog))
@@ -206,6 +166,33 @@ class Catalog:
         reached, unknown = self._follow((name,))
         return not unknown and all(offer.free for offered_as in reached.values() for offer in self._offers[offered_as])
 
+    def answered(self, named: str, asked: str) -> Answered | None:
+        """Tell what an answer costs that names a model, when another or the same was asked for; None for one unknown.
+
+        A name is looked for among what was asked for and all that this may lead to, then among the names of the list,
+        then among those that upstreams use. Patterns stand for what they are asked for, not for what answers.
+        """
+        model, _ = self._resolved(named)
+        meant = {model, self._aliases[named].target if named in self._aliases else model}
+        deployments = [
+            deployment
+            for reached in self._reach((asked,)).models
+            for deployment in reached.deployments
+            if reached.name in meant or named in deployment.names
+        ]
+        expected = bool(deployments)
+        if not expected and model in self._models:
+            deployments = [*self._models[model].deployments]
+        deployments = deployments or self._answering.get(named, [])
+        if not deployments:
+            return None
+        prices = [deployment.prices for deployment in deployments]
+        return Answered(
+            dearest(prices),
+            free=all(deployment.free for deployment in deployments),
+            expected=expected,
+        )
+
     def dearest(self) -> Prices:
         """Give the dearest price of each kind over all models, for a request that may name any of them unseen."""
         return self._dearest
@@ -222,16 +209,25 @@ class Catalog:
         return tuple(name for name in dict.fromkeys((*targets, *led)) if self.find(name) is None)
 
     def unpriced(self) -> tuple[str, ...]:
-        """List the models with a deployment whose tokens have no price, neither of its own nor in the price list."""
+        """List the models with a deployment that has no price, neither of its own nor in the price list."""
         return tuple(
             name
-            for name in self._models
-            if any(_lacks_price(offer, self._listed(offer, name)) for offer in self._offers[name])
+            for name, model in self._models.items()
+            if any(deployment.source is PriceSource.UNKNOWN for deployment in model.deployments)
+        )
+
+    def unsettled(self) -> tuple[tuple[str, str], ...]:
+        """List configured prices by which nothing is booked, each with its model: no answer shows what they count."""
+        return tuple(
+            (name, price)
+            for name, offers in self._offers.items()
+            for offer in offers
+            for price in unsettled(offer.amounts)
         )
 
     def _dearest_of_all(self) -> Prices:
         prices = [deployment.prices for model in self._models.values() for deployment in model.deployments]
-        prices += [self._prices(offer, None) for pattern in self._patterns for offer in self._offers[pattern]]
+        prices += [self._priced(offer, None)[0] for pattern in self._patterns for offer in self._offers[pattern]]
         return dearest(prices or [self._unknown_price])
 
     def _resolved(self, name: str) -> tuple[str, str | None]:
@@ -254,7 +250,8 @@ class Catalog:
         return Model(
             name=name,
             deployments=tuple(
-                Deployment(self._prices(offer, entry), offer.free) for offer, entry in zip(offers, listed, strict=True)
+                Deployment(*self._priced(offer, entry), _names(offer, name))
+                for offer, entry in zip(offers, listed, strict=True)
             ),
             context_tokens=_largest(contexts),
             output_tokens_max=_largest([offer.output_tokens_max for offer in offers]),
@@ -264,28 +261,19 @@ class Catalog:
         texts = captured(offer.name, name) or ()
         return self._price_list(filled(offer.upstream_model, texts), offer.provider)
 
-    def _prices(self, offer: Offer, listed: Listed | None) -> Prices:
-        """Price a deployment: by its configuration, else by the list, else as unknown.
-
-        The list's price of a special kind (cached, reasoning) belongs to the list's plain price: beside a configured
-        plain price it is left out.
-        """
-        entry = listed or Listed(None, None)
-        own_input, own_output = offer.configured(INPUT_PRICE), offer.configured(OUTPUT_PRICE)
-        cache_read = None if own_input is not None else entry.cache_read_input
-        cache_creation = None if own_input is not None else entry.cache_creation_input
-        reasoning = None if own_output is not None else entry.reasoning_output
-        plain_input, plain_output = _first(own_input, entry.input), _first(own_output, entry.output)
-        if plain_input == plain_output == 0 and not offer.free:
-            # Paid by the image, the second or the request, which no usage tells: never booked as nothing.
-            return self._unknown_price
-        return Prices(
-            input=price_or(plain_input, self._unknown_price.input),
-            output=price_or(plain_output, self._unknown_price.output),
-            cache_read_input=_first(offer.configured(CACHE_READ_PRICE), cache_read),
-            cache_creation_input=_first(offer.configured(CACHE_CREATION_PRICE), cache_creation),
-            reasoning_output=_first(offer.configured(REASONING_PRICE), reasoning),
-        )
+    def _priced(self, offer: Offer, listed: Listed | None) -> tuple[Prices, bool, PriceSource]:
+        """Price a deployment: by its configuration, else by the list, else as unknown; and say by which."""
+        amounts = completed(offer.amounts, () if listed is None else listed.amounts)
+        said = kinds_of(amounts)
+        prices = prices_of(amounts, self._unknown_price, offer.uplift)
+        if prices.input == prices.output == 0 and not offer.free:
+            # Paid by something that no answer shows, or free by hearsay: never booked as nothing.
+            settled = any(amount.usd > 0 and amount.kind is not None for amount in amounts)
+            if not (offer.explicit and settled):
+                return self._unknown_price, offer.free, PriceSource.UNKNOWN
+        if said.isdisjoint(_PRICING_KINDS):
+            return self._unknown_price, offer.free, PriceSource.UNKNOWN
+        return prices, offer.free, _source(offer, said, listed)
 
     def _reached(self, names: tuple[str, ...]) -> Reach:
         reached, unknown = self._follow(names)
@@ -323,29 +311,35 @@ class Catalog:
     def _judged(self, models: tuple[Model, ...], names: tuple[str, ...], unknown: Sequence[str]) -> Reach:
         deployments = [deployment for model in models for deployment in model.deployments]
         prices = [deployment.prices for deployment in deployments]
+        sources = [deployment.source for deployment in deployments]
         if unknown or not prices:
             prices.append(self._unknown_price)
+            sources.append(PriceSource.UNKNOWN)
         surroundings = [None] if unknown or not models else []
         return Reach(
             models=models,
             unknown=tuple(name for name in dict.fromkeys(names) if name in unknown),
             free=bool(models) and not unknown and all(deployment.free for deployment in deployments),
             prices=dearest(prices),
+            source=max(sources, key=list(PriceSource).index),
             context_tokens=_largest([*surroundings, *(model.context_tokens for model in models)]),
             output_tokens_max=_largest([*surroundings, *(model.output_tokens_max for model in models)]),
         )
 
 
-def _first(price: Decimal | None, other: Decimal | None) -> Decimal | None:
-    return other if price is None else price
+def _source(offer: Offer, said: set[str | None], listed: Listed | None) -> PriceSource:
+    """Tell who says what a deployment costs. A list that knows a model also knows that it has no output."""
+    by_the_call = not said.isdisjoint(CALL_KINDS)
+    reads, writes = not said.isdisjoint(PLAIN_INPUT), not said.isdisjoint(OUTPUT_KINDS)
+    if not by_the_call and not (reads and (writes or listed is not None)):
+        return PriceSource.UNKNOWN
+    return PriceSource.LIST if kinds_of(offer.amounts).isdisjoint(_PRICING_KINDS) else PriceSource.CONFIG
 
 
-def _lacks_price(offer: Offer, listed: Listed | None) -> bool:
-    entry = listed or Listed(None, None)
-    plain_input = _first(offer.configured(INPUT_PRICE), entry.input)
-    plain_output = _first(offer.configured(OUTPUT_PRICE), entry.output)
-    nothing = plain_input == plain_output == 0 and not offer.free
-    return plain_input is None or (plain_output is None and listed is None) or nothing
+def _names(offer: Offer, name: str) -> tuple[str, ...]:
+    """List what the answers of a deployment may call the model: as LiteLLM does, or without the provider."""
+    upstream = filled(offer.upstream_model, captured(offer.name, name) or ())
+    return tuple(dict.fromkeys((upstream, upstream.partition("/")[2] or upstream)))
 
 
 def _largest(limits: Sequence[int | None]) -> int | None:

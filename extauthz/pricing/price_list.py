@@ -6,29 +6,57 @@ package's own caches, which grow with every name asked for, and here names come 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import TYPE_CHECKING
 
 from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, StartDateConstraint, TieredPrices, TimeOfDateConstraint
 
+from extauthz.pricing.amounts import Amount
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TOKENS_PER_LISTED_PRICE = 1_000_000
+# The table's name of each price, LiteLLM's for the same, and for how many it is.
+LISTED_PRICES = (
+    ("input_mtok", "input_cost_per_token", 1_000_000),
+    ("output_mtok", "output_cost_per_token", 1_000_000),
+    ("cache_read_mtok", "cache_read_input_token_cost", 1_000_000),
+    ("cache_write_mtok", "cache_creation_input_token_cost", 1_000_000),
+    ("cache_write_1h_mtok", "cache_creation_input_token_cost_above_1hr", 1_000_000),
+    ("cache_audio_read_mtok", "cache_read_input_audio_token_cost", 1_000_000),
+    ("input_audio_mtok", "input_cost_per_audio_token", 1_000_000),
+    ("output_audio_mtok", "output_cost_per_audio_token", 1_000_000),
+    ("input_image_mtok", "input_cost_per_image_token", 1_000_000),
+    ("output_image_mtok", "output_cost_per_image_token", 1_000_000),
+    ("output_reasoning_mtok", "output_cost_per_reasoning_token", 1_000_000),
+    ("audio_hours", "input_cost_per_second", 3_600),
+    ("input_audio_hours", "input_cost_per_second", 3_600),
+    ("input_mchars", "input_cost_per_character", 1_000_000),
+    ("requests_kcount", "input_cost_per_request", 1_000),
+    ("web_searches_kcount", "search_context_cost_per_query", 1_000),
+    ("input_video_mtok", "input_cost_per_video_token", 1_000_000),
+    ("output_video_mtok", "output_cost_per_video_token", 1_000_000),
+    ("cache_image_read_mtok", "cache_read_input_image_token_cost", 1_000_000),
+    ("output_citation_mtok", "citation_cost_per_token", 1_000_000),
+    ("input_document_kpages", "ocr_cost_per_page", 1_000),
+    ("input_annotated_document_kpages", "annotation_cost_per_page", 1_000),
+    ("input_text_messages_kcount", "input_cost_per_text_message", 1_000),
+    ("storage_searches_kcount", "file_search_cost_per_1k_calls", 1),
+)
+
+# A price per hour is no whole decimal per second: it is rounded up, far behind what money is counted in.
+_PER_ONE = Context(prec=28, rounding=ROUND_CEILING)
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What the table says of a model, in USD per token; None where it says nothing."""
+    """What the table says of a model: its prices, in USD, and how much it reads."""
 
-    input: Decimal | None
-    output: Decimal | None
-    cache_read_input: Decimal | None = None
-    cache_creation_input: Decimal | None = None
-    reasoning_output: Decimal | None = None
+    amounts: tuple[Amount, ...]
     context_tokens: int | None = None
 
 
@@ -57,15 +85,8 @@ def _find_model(name: str, provider_id: str | None) -> ModelInfo | None:
 
 
 def _listed(model: ModelInfo) -> Listed:
-    prices = tuple(_prices_in_force(model))
-    return Listed(
-        input=_dearest(price.input_mtok for price in prices),
-        output=_dearest(price.output_mtok for price in prices),
-        cache_read_input=_dearest(price.cache_read_mtok for price in prices),
-        cache_creation_input=_dearest(price.cache_write_mtok for price in prices),
-        reasoning_output=_dearest(price.output_reasoning_mtok for price in prices),
-        context_tokens=model.context_window,
-    )
+    amounts = (amount for prices in _prices_in_force(model) for amount in _amounts(prices))
+    return Listed(tuple(dict.fromkeys(amounts)), model.context_window)
 
 
 def _prices_in_force(model: ModelInfo) -> Iterable[ModelPrice]:
@@ -84,12 +105,15 @@ def _prices_in_force(model: ModelInfo) -> Iterable[ModelPrice]:
     return [*hourly, newest.prices] if newest is not None else hourly
 
 
-def _dearest(prices: Iterable[Decimal | TieredPrices | None]) -> Decimal | None:
-    """Take the highest price over all tiers and turn it from USD per million tokens into USD per token."""
-    amounts: list[Decimal] = []
-    for price in prices:
-        if isinstance(price, TieredPrices):
-            amounts += [price.base, *(tier.price for tier in price.tiers)]
-        elif price is not None:
-            amounts.append(price)
-    return max(amounts) / TOKENS_PER_LISTED_PRICE if amounts else None
+def _amounts(prices: ModelPrice) -> Iterator[Amount]:
+    """Give the prices of one time, each for one, with those of longer inputs."""
+    for listed_as, name, count in LISTED_PRICES:
+        match getattr(prices, listed_as, None):
+            case Decimal() as price:
+                yield Amount(name, _PER_ONE.divide(price, Decimal(count)))
+            case TieredPrices(base=base, tiers=tiers):
+                yield Amount(name, _PER_ONE.divide(base, Decimal(count)))
+                for tier in tiers:
+                    yield Amount(name, _PER_ONE.divide(tier.price, Decimal(count)), tier.start)
+            case _:
+                pass

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.claimed import Claimed
 from extauthz.domain.directory import ADMIN_NAME
 from extauthz.domain.money import NANOUSD_PER_USD
 from extauthz.domain.prices import Usage
@@ -45,7 +46,8 @@ class RecordsUnusableError(ExtauthzError):
 class Decided:
     """A request as it was decided about.
 
-    `reason` is None where it was not recorded. `key_sha256` names who asked, None when nobody or an `admin` did.
+    `reason` is None where it was not recorded. `key_sha256` names who asked, `claimed` who did by another credential
+    than a key; both are None when nobody or an `admin` did.
     `usage` are the tokens that were used or expected, None when unknown; `cost_nanousd` is what that was taken to cost,
     and `cost_nanousd_max` the most that it could have. `exact` says that it is what was booked, and no expectation.
     """
@@ -60,6 +62,7 @@ class Decided:
     principal: str
     key_sha256: str | None
     end_user: str | None
+    claimed: Claimed | None = None
     admin: bool = False
     truncated: bool = False
     usage: Usage | None = None
@@ -153,6 +156,7 @@ def _watched(row: Mapping[str, Any]) -> Decided:
         principal=principal,
         key_sha256=_id_of(scopes, ScopeKind.KEY),
         end_user=_id_of(scopes, ScopeKind.END_USER),
+        claimed=_claimed(scopes),
         admin=principal == ADMIN_NAME and _only_global(scopes),
         truncated=bool(expected.get("truncated")),
         usage=Usage(tokens[0], tokens[1]) if expected else None,
@@ -184,6 +188,7 @@ def _journalled(entry: Entry) -> Record | None:
         principal="",
         key_sha256=_id_of(scopes, ScopeKind.KEY),
         end_user=_id_of(scopes, ScopeKind.END_USER),
+        claimed=_claimed(scopes),
         admin=_only_global(scopes),
         usage=_usage(entry.tokens) if entry.tokens else None,
         cost_nanousd=entry.cost_nanousd,
@@ -196,6 +201,16 @@ def _usage(tokens: Sequence[int]) -> Usage:
     input_tokens, output_tokens, *special = tokens
     read, created, reasoning = (*special, 0, 0, 0)[:3]
     return Usage(input_tokens, output_tokens, read, created, reasoning)
+
+
+def _claimed(scopes: Sequence[Scope]) -> Claimed | None:
+    """Tell whom another credential than a key named. It was let in, so it does not matter whether it was listed."""
+    user, team, organization = (
+        _id_of(scopes, kind) for kind in (ScopeKind.USER, ScopeKind.TEAM, ScopeKind.ORGANIZATION)
+    )
+    has_key = any(scope.kind is ScopeKind.KEY for scope in scopes)
+    named = any(name is not None for name in (user, team, organization))
+    return Claimed(user, team, organization, unlisted=True) if named and not has_key else None
 
 
 def _id_of(scopes: Iterable[Scope], kind: ScopeKind) -> str | None:

@@ -17,9 +17,11 @@ from enum import StrEnum
 from extauthz.authorizer import Authorizer, Call
 from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.body import Ask
+from extauthz.domain.ask import Ask
 from extauthz.domain.budgets import Counter
-from extauthz.domain.identity import Credential, end_user_of
+from extauthz.domain.claimed import Claimed
+from extauthz.domain.credentials import Credential
+from extauthz.domain.end_users import end_user_of
 from extauthz.domain.prices import Estimate, Prices, Usage
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.routes import Route, RouteClass
@@ -45,7 +47,15 @@ _PREFLIGHT = {"origin": ("replay",), "access-control-request-method": ("POST",)}
 # What a request was refused for, or got, by what had been spent.
 _BY_THE_BOOKS = (Reason.BUDGET_EXCEEDED, Reason.DISCOVERY_PRUNED)
 # What a refusal was for that no configuration decides.
-_OF_THE_MOMENT = (Reason.BUDGET_HELD, Reason.STORE_UNAVAILABLE, Reason.ALREADY_ENDED, Reason.INTERNAL_ERROR)
+_OF_THE_MOMENT = (
+    Reason.BUDGET_HELD,
+    Reason.STORE_UNAVAILABLE,
+    Reason.ALREADY_ENDED,
+    Reason.INTERNAL_ERROR,
+    Reason.KEYS_UNAVAILABLE,
+)
+# Refusals of somebody whose credential was not recorded: without it, the request would be anybody's.
+_OF_STRANGERS = (Reason.UNAUTHENTICATED, Reason.PAYER_UNKNOWN)
 
 NO_KEY = "who asked was not recorded"
 NO_TOKENS = "how many tokens it used was not recorded"
@@ -179,13 +189,13 @@ class Replayer:
         return hold.estimate.cost_nanousd
 
 
-def _asked(record: Decided, config: Snapshot) -> tuple[RequestFacts, Credential | None]:
+def _asked(record: Decided, config: Snapshot) -> tuple[RequestFacts, Credential | Claimed | None]:
     """Write a request that asks for what was asked, by whom it was."""
     end_user, headers = record.end_user, dict[str, tuple[str, ...]]()
     body: dict[str, str] = {} if record.model is None else {"model": record.model}
     if end_user is not None:
         named: dict[str, tuple[str, ...]] = {END_USER_HEADER: (end_user,)}
-        if end_user_of(named, None) == end_user:
+        if end_user_of(named) == end_user:
             headers = named
         else:  # a header cannot carry it, so it came in the body
             body["user"] = end_user
@@ -202,7 +212,7 @@ def _asked(record: Decided, config: Snapshot) -> tuple[RequestFacts, Credential 
         body=b"" if unreadable else json.dumps(body).encode(),
         unseen_bytes=1 if record.truncated else 0,
     )
-    return facts, None if key_sha256 is None else Credential(key_sha256)
+    return facts, record.claimed if key_sha256 is None else Credential(key_sha256)
 
 
 def _cost(record: Decided, prices: Prices) -> int:
@@ -254,7 +264,8 @@ def _cannot_tell(record: Decided, decision: Decision, *, books_known: bool) -> s
     """Say why the record is not enough to decide again, None when it is."""
     reason, verdict = decision.judged.reason, decision.verdict
     refused = decision.word is Word.DENY
-    if reason is Reason.UNAUTHENTICATED and record.key_sha256 is None and not record.admin:
+    known = record.key_sha256 is not None or record.claimed is not None or record.admin
+    if not known and (reason is Reason.UNAUTHENTICATED or record.reason in _OF_STRANGERS):
         return NO_KEY
     if reason in (Reason.STORE_UNAVAILABLE, Reason.STORE_FAILURE_ALLOWED):
         return NO_ROOM

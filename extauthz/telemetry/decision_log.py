@@ -93,6 +93,7 @@ def _fields(decision: Decision, facts: RequestFacts | None) -> dict[str, object]
         "reason": str(judged.reason),
         "status": judged.status if isinstance(judged, Deny) else None,
         "scope": judged.scope if isinstance(judged, Deny) else None,
+        "fault": str(judged.fault) if isinstance(judged, Deny) and judged.fault is not None else None,
         "principal": decision.principal,
         "model": decision.entry,
         "route_class": str(decision.route_class),

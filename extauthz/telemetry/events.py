@@ -57,6 +57,9 @@ class Telemetry:
     def usage_absurd(self, model: str, fields: Sequence[str]) -> None:
         """Hear of usage that had to be put right."""
 
+    def free_answer_paid(self, asked: str, answered: str | None) -> None:
+        """Hear of a request that was exempt as free, and booked because its answer names a paid model."""
+
     def hold_rejected(self) -> None:
         """Hear of a hold that was not signed by this store's key."""
 
@@ -100,6 +103,12 @@ class Telemetry:
 
     def config_refused(self, mistakes: Sequence[str]) -> None:
         """Hear that the files of the configuration are wrong, and that the one in force stays."""
+
+    def keys_fetched(self, issuer: str, count: int) -> None:
+        """Hear that an issuer of tokens gave its keys, and how many they are."""
+
+    def keys_missed(self, issuer: str, reason: str) -> None:
+        """Hear that an issuer of tokens gave no keys, so that those before have to do."""
 
     def config_unchanged(self) -> None:
         """Hear that the files of the configuration were looked at, and say what is in force."""

@@ -17,6 +17,7 @@ from extauthz.ledger.base import (
     Expired,
     Ledger,
     OpenReservation,
+    Promise,
     Reserve,
     ReserveResult,
 )
@@ -62,6 +63,21 @@ class ObservedLedger(Ledger):
         """Start the lease anew."""
         with self._observed("renew"):
             return await self._store.renew(hold, lease)
+
+    async def promise(self, promise: Promise) -> bool:
+        """Remember a promise."""
+        with self._observed("promise"):
+            return await self._store.promise(promise)
+
+    async def promised(self, name: str) -> str | None:
+        """Give the hold that was promised under a name."""
+        with self._observed("promised"):
+            return await self._store.promised(name)
+
+    async def forget(self, name: str) -> None:
+        """Forget a promise."""
+        with self._observed("forget"):
+            await self._store.forget(name)
 
     async def expire(self, count_max: int) -> tuple[Expired, ...]:
         """End reservations whose lease has run out."""

@@ -45,6 +45,11 @@ class Listeners(Telemetry):
         for listener in self._listeners:
             listener.usage_absurd(model, fields)
 
+    def free_answer_paid(self, asked: str, answered: str | None) -> None:
+        """Hear of a request that was exempt as free, and booked because its answer names a paid model."""
+        for listener in self._listeners:
+            listener.free_answer_paid(asked, answered)
+
     def hold_rejected(self) -> None:
         """Hear of a hold that was not signed by this store's key."""
         for listener in self._listeners:
@@ -116,6 +121,16 @@ class Listeners(Telemetry):
         """Hear that the files of the configuration are wrong, and that the one in force stays."""
         for listener in self._listeners:
             listener.config_refused(mistakes)
+
+    def keys_fetched(self, issuer: str, count: int) -> None:
+        """Hear that an issuer of tokens gave its keys, and how many they are."""
+        for listener in self._listeners:
+            listener.keys_fetched(issuer, count)
+
+    def keys_missed(self, issuer: str, reason: str) -> None:
+        """Hear that an issuer of tokens gave no keys, so that those before have to do."""
+        for listener in self._listeners:
+            listener.keys_missed(issuer, reason)
 
     def config_unchanged(self) -> None:
         """Hear that the files of the configuration were looked at, and say what is in force."""

@@ -97,6 +97,7 @@ class Reporter(Telemetry):
         self._blind = False
         self._store_away = True
         self._config_mistakes: Sequence[str] = ()  # of the files, while they are wrong
+        self._keys: dict[str, int | None] = {}  # how many keys an issuer gave last, None while it gives none
         self._servers: dict[Address, Server] = {}  # one, or one for each node that has shards
 
     def decided(self, decision: Decision, facts: RequestFacts | None, seconds: float) -> None:  # noqa: ARG002
@@ -119,6 +120,11 @@ class Reporter(Telemetry):
         for field in fields:
             self._metrics.usage_absurd.labels(field).inc()
         self._log.warning("the upstream reported absurd usage", model=model, fields=list(fields))
+
+    def free_answer_paid(self, asked: str, answered: str | None) -> None:
+        """Count and log a free model's request that a paid one answered."""
+        self._metrics.free_answers_paid.inc()
+        self._log.warning("a request for a free model was answered by a paid one", model=asked, answered=answered)
 
     def hold_rejected(self) -> None:
         """Count and log a hold without a valid signature."""
@@ -228,6 +234,20 @@ class Reporter(Telemetry):
         if mistakes != self._config_mistakes:
             self._log.error("the configuration was refused, and the one before stays", mistakes=list(mistakes))
         self._config_mistakes = mistakes
+
+    def keys_fetched(self, issuer: str, count: int) -> None:
+        """Count and show that an issuer gave its keys; log it when that is new."""
+        self._metrics.keys_fetched(issuer)
+        if self._keys.get(issuer) != count:
+            self._log.info("the issuer's keys are there", issuer=issuer, keys=count)
+        self._keys[issuer] = count
+
+    def keys_missed(self, issuer: str, reason: str) -> None:
+        """Count that an issuer gave no keys; log it once until it does."""
+        self._metrics.key_fetches.labels(issuer, "missed").inc()
+        if issuer not in self._keys or self._keys[issuer] is not None:
+            self._log.error("an issuer's keys could not be fetched", issuer=issuer, reason=reason)
+        self._keys[issuer] = None
 
     def config_unchanged(self) -> None:
         """Count a look that found nothing new; log that files that were wrong are right again."""

@@ -11,7 +11,8 @@ from extauthz.domain.budgets import Standing
 from extauthz.domain.money import usd
 from extauthz.domain.reservation import Signal, State
 from extauthz.domain.thresholds import ThresholdKind
-from extauthz.domain.verdict import Decision
+from extauthz.domain.tokens import TokenFault
+from extauthz.domain.verdict import Decision, Deny
 from extauthz.ledger.base import Ending
 from extauthz.ledger.link import Server
 from extauthz.telemetry.events import Delivery
@@ -60,6 +61,11 @@ class Metrics:
         )
         self.usage_absurd = Counter(
             "extauthz_usage_absurd", "Answers whose usage had to be put right.", ("field",), registry=registry
+        )
+        self.free_answers_paid = Counter(
+            "extauthz_free_answers_paid",
+            "Requests that were exempt as free, and booked because a paid model answered.",
+            registry=registry,
         )
         self.holds_rejected = Counter("extauthz_holds_rejected", "Holds without a valid signature.", registry=registry)
         self.failures = Counter(
@@ -143,6 +149,23 @@ class Metrics:
             "When the configuration in force was loaded.",
             registry=registry,
         )
+        self.tokens_refused = Counter(
+            "extauthz_tokens_refused", "Tokens that were not accepted, by what is wrong.", ("fault",), registry=registry
+        )
+        for fault in TokenFault:
+            self.tokens_refused.labels(fault)
+        self.key_fetches = Counter(
+            "extauthz_key_fetches",
+            "Times that an issuer was asked for its keys, by what came of it.",
+            ("issuer", "result"),
+            registry=registry,
+        )
+        self._keys_fetched_at = Gauge(
+            "extauthz_keys_fetched_timestamp_seconds",
+            "When an issuer gave its keys last; tokens are checked with these.",
+            ("issuer",),
+            registry=registry,
+        )
         budget = ("scope", "window")
         self._limit = Gauge("extauthz_budget_limit_usd", "The limit of a budget.", budget, registry=registry)
         self._spent = Gauge("extauthz_budget_spent_usd", "Settled cost in its window.", budget, registry=registry)
@@ -164,7 +187,10 @@ class Metrics:
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Count an answered Check."""
-        self.checks.labels(decision.route_class, decision.word, decision.judged.reason).inc()
+        judged = decision.judged
+        self.checks.labels(decision.route_class, decision.word, judged.reason).inc()
+        if isinstance(judged, Deny) and judged.fault is not None:
+            self.tokens_refused.labels(judged.fault).inc()
         self.check_seconds.observe(seconds)
 
     def ended(self, how: State, signal: Signal, ending: Ending) -> None:
@@ -176,8 +202,13 @@ class Metrics:
                 self.reservations_ended.labels(how, signal).inc()
             case Ending.FORGOTTEN:
                 self.settlements_forgotten.inc()
-            case Ending.UNKNOWN | Ending.REPEATED:
+            case Ending.UNKNOWN | Ending.REPEATED | Ending.OPEN:
                 self.signals_repeated.labels(signal).inc()
+
+    def keys_fetched(self, issuer: str) -> None:
+        """Count and show that an issuer gave its keys."""
+        self.key_fetches.labels(issuer, "fetched").inc()
+        self._keys_fetched_at.labels(issuer).set_to_current_time()
 
     def store_seen(self, server: Server) -> None:
         """Show how the store is."""

@@ -30,10 +30,10 @@ from opentelemetry.sdk.trace.sampling import Decision as Sampling
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from extauthz.domain.endpoints import Endpoint
 from extauthz.domain.money import usd
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import public_id
-from extauthz.domain.routes import Endpoint
 from extauthz.domain.trace import carried, headers_of
 from extauthz.domain.verdict import Admit, Decision, Deny, Reason
 from extauthz.pricing.catalog import Catalog
@@ -50,6 +50,9 @@ _OPERATIONS = {
     Endpoint.CHAT_COMPLETIONS: "chat",
     Endpoint.COMPLETIONS: "text_completion",
     Endpoint.EMBEDDINGS: "embeddings",
+    Endpoint.RESPONSES: "chat",
+    Endpoint.MESSAGES: "chat",
+    Endpoint.GENERATE_CONTENT: "generate_content",
 }
 _PROVIDERS = {
     "azure": "azure.ai.openai",

@@ -12,6 +12,8 @@ import pytest
 from extauthz.domain.budgets import Counter, Standing
 from extauthz.domain.reservation import TRANSITIONS, Claim, Lease, State, Verb
 from extauthz.ledger.base import (
+    PROMISE_BYTES_MAX,
+    PROMISES_MAX,
     TOMBSTONE_SECONDS,
     AlreadyEnded,
     Amendment,
@@ -20,6 +22,7 @@ from extauthz.ledger.base import (
     Ending,
     Expired,
     Ledger,
+    Promise,
     Refused,
     Reserve,
     Reserved,
@@ -271,6 +274,15 @@ class TestIdempotence:
 
         assert Ending.UNKNOWN == await ledger.settle(request.hold, 70)
         assert Ending.REPEATED == await ledger.settle(request.hold, 70)
+        assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
+
+    async def test_settle_of_what_passed_as_free(self, ledger: Ledger, ask: Ask) -> None:
+        """It was never reserved: told by two replicas at once, and late, it is booked once, and held by nobody."""
+        free = replace(ask("r", HUNDRED).hold, free=True)
+        told = await asyncio.gather(*(ledger.settle(free, 70) for _ in range(2)))
+
+        assert sorted((Ending.UNKNOWN, Ending.REPEATED)) == sorted(told)
+        assert Ending.REPEATED == await ledger.settle(free, 70)
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
 
     async def test_release_of_an_unknown_reservation(self, ledger: Ledger) -> None:
@@ -839,6 +851,69 @@ class TestQuestions:
         """The store tells its time and the key that holds are signed with."""
         assert 1000 > abs(clock.now_ms() - ledger.now_ms())
         assert ledger.signing_key()
+
+
+class TestPromises:
+    """What is held for an answer that is still to be made is found by the answer's name."""
+
+    async def test_is_found_until_it_is_forgotten(self, ledger: Ledger) -> None:
+        """A promise is given back as it was made, as often as it is asked for, and not after it was forgotten."""
+        promise = Promise("a" * 64, "a signed hold")
+        assert await ledger.promise(promise)
+
+        assert ["a signed hold"] * 2 == [await ledger.promised(promise.name) for _ in range(2)]
+        await ledger.forget(promise.name)
+        assert await ledger.promised(promise.name) is None
+
+    async def test_nobody_promised_it(self, ledger: Ledger) -> None:
+        """A name that nobody promised is no promise, and may be forgotten."""
+        await ledger.forget("unknown")
+
+        assert await ledger.promised("unknown") is None
+
+    async def test_the_first_keeps_its_name(self, ledger: Ledger) -> None:
+        """A promise that is made again changes nothing, and none takes the place of another."""
+        first, other = Promise("one", "first"), Promise("one", "other")
+        answers = [await ledger.promise(promise) for promise in (first, first, other)]
+
+        assert [True, True, False] == answers
+        assert "first" == await ledger.promised("one")
+
+    async def test_its_name_is_free_again(self, ledger: Ledger) -> None:
+        """What was forgotten stands in nobody's way."""
+        await ledger.promise(Promise("one", "first"))
+        await ledger.forget("one")
+
+        assert await ledger.promise(Promise("one", "second"))
+        assert "second" == await ledger.promised("one")
+
+    @pytest.mark.parametrize(("size", "remembered"), [(PROMISE_BYTES_MAX, True), (PROMISE_BYTES_MAX + 1, False)])
+    async def test_is_not_longer_than_it_may_be(self, ledger: Ledger, size: int, *, remembered: bool) -> None:
+        """A hold that is too long is not remembered."""
+        assert remembered is await ledger.promise(Promise("long", "h" * size))
+        assert (await ledger.promised("long") is not None) is remembered
+
+    async def test_there_is_room_for_so_many(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Beyond the maximum none is taken, those that are there stay, and what is forgotten makes room."""
+        assert PROMISES_MAX > MANY
+        for module in ("items", "promises"):
+            monkeypatch.setattr(f"extauthz.ledger.{module}.PROMISES_MAX", 1)
+        names = [f"n{number}" for number in range(9)]  # in several shards, one in each
+        made = {name for name in names if await ledger.promise(Promise(name, name))}
+        kept = {name for name in names if await ledger.promised(name) is not None}
+        await ledger.forget("n0")
+
+        assert {"n0"} <= made == kept < set(names)
+        assert await ledger.promise(Promise("n0", "again"))
+
+    async def test_is_no_part_of_the_books(self, ledger: Ledger, ask: Ask) -> None:
+        """A promise holds nothing by itself, and the books are right with it."""
+        await ledger.reserve(ask("r", HUNDRED))
+        await ledger.promise(Promise("one", "a signed hold"))
+
+        assert (await ledger.audit()).ok
+        assert Balance(TEAM, 0, 100) == await balance(ledger, TEAM)
+        assert 1 == await ledger.open_count()
 
 
 class TestAnnounce:

@@ -173,7 +173,7 @@ async def test_a_list_is_pruned_message_by_message(client: grpc.aio.Channel) -> 
     second = await stream.read()
     await stream.done_writing()
 
-    assert ProcessingMode.BUFFERED == first.mode_override.response_body_mode
+    assert ProcessingMode.BUFFERED_PARTIAL == first.mode_override.response_body_mode
     assert b'{"object":"list","data":[{"id":"local-llama"}]}' == second.response_body.response.body_mutation.body
     assert grpc.aio.EOF == await stream.read()
 

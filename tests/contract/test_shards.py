@@ -20,6 +20,7 @@ from extauthz.ledger.base import (
     Drift,
     Ending,
     Expired,
+    Promise,
     Refused,
     Reserve,
     Reserved,
@@ -128,6 +129,17 @@ class TestVerbs:
             assert Ending.REPEATED == await ledger.release(f"r{number}")
             assert Ending.FIRST == await other.release(f"s{number}", attempt="first")
         assert 0 == await ledger.open_count()
+
+    async def test_promises(self, ledger: ShardedLedger, other: ShardedLedger) -> None:
+        """What one process promised another finds by its name, wherever that is, and forgets."""
+        names = [f"name {number}" for number in range(20)]
+        for name in names:
+            assert await ledger.promise(Promise(name, f"the hold of {name}"))
+        assert {f"the hold of {name}" for name in names} == {await other.promised(name) for name in names}
+        for name in names:
+            await other.forget(name)
+
+        assert {None} == {await ledger.promised(name) for name in names}
 
     async def test_renew_and_expire(self, ledger: ShardedLedger, other: ShardedLedger) -> None:
         """A lease is renewed where it is, and runs out in every shard."""

@@ -22,6 +22,8 @@ SETTINGS = SCHEMA["$defs"]["config"]["properties"]["extauthz"]
 OPEN = {
     "$defs.GeneralSettings",
     "$defs.LitellmSettings",
+    "$defs.PassThrough",
+    "$defs.UserHeader",
     "$defs.config.router_settings",
     "$defs.config.model_list[]",
     "$defs.kubernetes",
@@ -121,6 +123,7 @@ def test_a_slip_is_refused_where_it_is(values: Json, complaint: str) -> None:
         {"upstream_auth": {"default": "remove", "models": {"openai/*": {"set": "os.environ/KEY"}}}},
         {"teams": {"42": {"organization": 7, "max_budget": "15"}}, "organizations": {"7": {}}},
         {"unknown_price": {"input_cost_per_token": 2.5e-06}},
+        {"unknown_price": "deny"},
         {"end_users": {"default": {"max_budget": 0.1, "budget_duration": "1d", "anchor": "2026-01-01"}}},
     ],
     ids=json.dumps,

@@ -49,7 +49,9 @@ extauthz:
       budget_limits: [{max_budget: 1, budget_duration: 1d}, {max_budget: 5, budget_duration: 1mo}]
     broke: {max_budget: 0}
     open: {}
-  users: {ana: {max_budget: 5}, bo@example.com: {max_budget: 3}}
+  users:
+    ana: {max_budget: 5, temp_budget_increase: 0.5, temp_budget_expiry: 2020-01-01}
+    bo@example.com: {max_budget: 3, temp_budget_increase: 0.5, temp_budget_expiry: 2099-12-31}
   keys:
     - {key: sk-team, team: research, user: ana}
     - {key: sk-lab, team: lab}
@@ -191,6 +193,17 @@ class TestGetBudget:
         assert ("1d", 1.0, "1mo", 5.0) == (days.window, days.limit_usd, months.window, months.limit_usd)
         assert 0 < days.resets_at.seconds <= months.resets_at.seconds
         assert not days.HasField("soft_limit_usd")
+
+    @pytest.mark.parametrize(("scope", "limit_usd"), [("user:ana", 5.0), ("user:bo@example.com", 3.5)])
+    async def test_an_increase(self, office: Office, scope: str, limit_usd: float) -> None:
+        """An increase that has not ended is part of the limit, and of what is configured: nobody set it by hand."""
+        found = await budget(office, scope)
+
+        assert (limit_usd, limit_usd, limit_usd) == (
+            found.limit_usd,
+            found.configured_limit_usd,
+            found.available_usd,
+        )
 
 
 class TestChanges:

@@ -395,7 +395,7 @@ UNINTELLIGIBLE: Mapping[str, Behaviour] = {
     "two documents": chunks(entries(FREE) + entries(PAID)),
     "not UTF-8": chunks(entries(PAID).replace(b"demo", b"\xff\xfe")),
     "nothing": chunks(b""),
-    "compressed, and says so": zipped(entries(PAID, FREE)),
+    "compressed, and nobody knows how": zipped(entries(PAID, FREE), encoding="br"),
     "compressed, and says otherwise": zipped(entries(PAID, FREE), encoding="identity"),
 }
 

@@ -110,11 +110,12 @@ async def test_the_check_gets_the_routes_and_other_filters_words(scene: Scene) -
 
 
 async def test_an_allow_changes_the_request(scene: Scene) -> None:
-    """The upstream gets the header that the Check set, and not the one that it removed."""
-    seen = scene.upstream.seen["/ok"].headers
+    """The upstream gets header and parameter that the Check set, and not the header that it removed."""
+    seen = scene.upstream.seen["/ok"]
 
-    assert "by the Check" == seen["x-set"]
-    assert "x-unwanted" not in seen
+    assert "by the Check" == seen.headers["x-set"]
+    assert "x-unwanted" not in seen.headers
+    assert "set=here" == seen.query
 
 
 async def test_an_allow_changes_the_answer(scene: Scene) -> None:

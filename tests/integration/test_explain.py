@@ -28,6 +28,9 @@ UNRECORDED = {
     Reason.STORE_UNAVAILABLE,
     Reason.ALREADY_ENDED,
     Reason.INTERNAL_ERROR,
+    Reason.PAYER_UNKNOWN,  # this one and the next need tokens
+    Reason.KEYS_UNAVAILABLE,
+    Reason.MODEL_UNPRICED,  # needs another setting than the recorded configurations have
     Reason.SHADOW_MODE,  # what Envoy is told; the decision has the reason that is shadowed
 }
 
@@ -192,6 +195,7 @@ async def test_what_an_explanation_shows(tmp_path: Path) -> None:
 
     assert (True, "chat_completions", False) == (free.free, free.endpoint, free.HasField("estimate"))
     assert {0.0} == {row.asked_usd for row in free.scopes}
+    assert ("config", {}, {}) == (thinker.price.source, {**thinker.price.units_usd}, {**thinker.estimate.units})
     assert (1, 4, 0.1, 6) == (
         thinker.price.input_usd,
         thinker.price.output_usd,

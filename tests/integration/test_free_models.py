@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import openai
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from tests.support.stack import Stack, patient, stack
+from tests.support.processes import eventually
+from tests.support.stack import Metrics, Stack, patient, stack
+from tests.support.upstream import USAGE, Play, Received, as_asked
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
@@ -212,3 +215,29 @@ async def test_a_fallback_that_nobody_knows(house: House) -> None:
     """A fallback that is not in the list is no way to be free: it is refused."""
     with pytest.raises(openai.BadRequestError, match="not-in-the-list"):
         await house.ask("sk-broke", "free", {"fallbacks": ["not-in-the-list"]})
+
+
+def led_elsewhere(received: Received) -> Play:
+    """Answer as a proxy whose free model failed and whose own fallback is a paid one."""
+    body = json.dumps({**received.asked, "model": "paid"}).encode()
+    return as_asked()(replace(received, body=body))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_free_request_that_a_paid_model_answers(house: House, *, stream: bool) -> None:
+    """It passes, exhausted or not; its answer names a paid model, and is booked at that model's price, and counted."""
+    team = ("team:broke", "lifetime")
+    house.stack.upstream.plays["local/fallen"] = led_elsewhere
+    before = await house.stack.gate.metrics()
+    await house.ask("sk-broke", "local/fallen", {"stream": stream, "stream_options": {"include_usage": True}})
+
+    async def booked() -> Metrics | None:
+        metrics = await house.stack.gate.metrics()
+        return metrics if metrics.spent.get(team, 0) > before.spent.get(team, 0) else None
+
+    after = await eventually(booked)
+    assert after is not None
+    cost_nanousd = 2_500 * USAGE.input_tokens + 10_000 * USAGE.output_tokens
+    assert cost_nanousd == after.spent[team] - before.spent.get(team, 0)
+    assert 1 == after.total("extauthz_free_answers_paid_total") - before.total("extauthz_free_answers_paid_total")
+    assert 0 == after.open

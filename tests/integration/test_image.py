@@ -185,7 +185,7 @@ def test_what_is_in_it(room: Room) -> None:
     assert not names & {"sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg", "perl", "pip", "uv"}
     assert {0o644, 0o755} == modes
     assert not [path for path in paths if "tests" in path.relative_to(room.root).parts]
-    assert (room.root / "opt/extauthz/lib/python3.11/site-packages/extauthz/envoy/meter.lua").is_file()
+    assert (room.root / "opt/extauthz/lib/python3.11/site-packages/extauthz/envoy/meter/scanner.lua").is_file()
 
 
 def test_the_dockerfile_makes_the_same(room: Room) -> None:

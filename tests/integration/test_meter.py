@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 import pytest_asyncio
@@ -14,11 +14,12 @@ import yaml
 
 from extauthz.envoy.bootstrap import Document, to_yaml
 from extauthz.usage import Field
-from tests.support.envoy import ENVOY_VERSIONS, EnvoyProcess, EnvoyVersion, options_for
+from tests.support.envoy import ENVOY_VERSIONS, EnvoyProcess, options_for
 from tests.support.metered import (
     CHAT,
     CHAT_TRUTH,
     CHOICES,
+    COST_LITELLM,
     DOCUMENTS,
     EVENT_STREAM,
     FINISH,
@@ -32,55 +33,22 @@ from tests.support.metered import (
     delta,
 )
 from tests.support.processes import eventually
-from tests.support.stage import Ending, Exchange, Performance, Stage
+from tests.support.scene import Scene, exchange_of, set_scene
+from tests.support.stage import Ending, Exchange
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
-HEARTBEAT_SECONDS = 0.1
-AT_ONCE = 8
 OPTIONS = '{"include_usage":true}'
 INJECT: dict[str, Field] = {"extauthz.inject": True, "extauthz.stream_options": OPTIONS}
 STREAM_REQUEST = b'{"model":"m","stream":true}'
 EVENTS = tuple(f"data: {data}\n\n".encode() for data in CHAT)
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A stage, and the Envoy on it."""
-
-    stage: Stage
-    envoy: EnvoyProcess
-
-    async def play(self, exchange: Exchange) -> Performance:
-        """Play one exchange to the client's end."""
-        return await self.stage.perform(self.envoy.url, exchange)
-
-    async def play_all(self, exchanges: Iterable[Exchange]) -> list[Performance]:
-        """Play many, a few at a time, in their order."""
-        waiting = asyncio.Semaphore(AT_ONCE)
-
-        async def play(exchange: Exchange) -> Performance:
-            async with waiting:
-                return await self.play(exchange)
-
-        return await asyncio.gather(*map(play, exchanges))
-
-
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=ENVOY_VERSIONS, ids=lambda version: version.name)
 async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
     """Give a stage with an Envoy whose streams log a sign of life ten times a second."""
-    version: EnvoyVersion = request.param
-    async with Stage() as stage:
-        options = replace(options_for(stage.upstream_port, stage.extauthz_port), heartbeat_seconds=HEARTBEAT_SECONDS)
-        async with EnvoyProcess(options, version) as envoy:
-            yield Scene(stage, envoy)
-
-
-def exchange_of(answer: Answer, *cuts: int) -> Exchange:
-    """Answer with these bytes, cut at these places."""
-    places = (0, *cuts, len(answer.body))
-    pieces = tuple(answer.body[start:end] for start, end in pairwise(places))
-    return Exchange(pieces, answer.content_type)
+    async with set_scene(request.param) as scene:
+        yield scene
 
 
 @pytest.mark.parametrize("answer", [*DOCUMENTS, *STREAMS], ids=str)
@@ -121,7 +89,7 @@ async def test_a_megabyte_of_embeddings_is_metered(scene: Scene) -> None:
 
     assert len(body) > 1_000_000
     assert body == performance.received
-    assert {"input_tokens": 41, "finished": True} == await performance.usage()
+    assert {"input_tokens": 41, "model": "m", "finished": True} == await performance.usage()
 
 
 async def test_an_answer_without_a_reservation_is_left_alone(scene: Scene) -> None:
@@ -185,8 +153,13 @@ async def test_only_a_true_injects(scene: Scene, inject: Field) -> None:
     assert b"".join(EVENTS) == performance.received
 
 
-@pytest.mark.parametrize("usage_only", [USAGE_ONLY, USAGE_ONLY_LITELLM], ids=["OpenAI", "LiteLLM"])
-async def test_the_usage_event_is_taken_out_when_it_was_asked_for_by_us(scene: Scene, usage_only: str) -> None:
+@pytest.mark.parametrize(
+    ("usage_only", "more"),
+    [pytest.param(USAGE_ONLY, {}, id="OpenAI"), pytest.param(USAGE_ONLY_LITELLM, COST_LITELLM, id="LiteLLM")],
+)
+async def test_the_usage_event_is_taken_out_when_it_was_asked_for_by_us(
+    scene: Scene, usage_only: str, more: dict[str, object]
+) -> None:
     """Two chunks, cut at each byte in turn: the client gets exactly the other events, and the usage counts."""
     events = (*EVENTS[:3], f"data: {usage_only}\n\n".encode(), EVENTS[4])
     body, left = b"".join(events), b"".join((*EVENTS[:3], EVENTS[4]))
@@ -204,7 +177,7 @@ async def test_the_usage_event_is_taken_out_when_it_was_asked_for_by_us(scene: S
     reports = [await performance.usage() for performance in performances]
 
     assert {left} == {bytes(performance.received) for performance in performances}
-    assert [{**CHAT_TRUTH, "finished": True, "injected": True}] * (len(body) - 1) == reports
+    assert [{**CHAT_TRUTH, **more, "finished": True, "injected": True}] * (len(body) - 1) == reports
 
 
 def _complete(events: tuple[bytes, ...], cut: int) -> int:

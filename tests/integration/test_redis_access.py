@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from extauthz.domain.reservation import Claim
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import Amendment, AmendmentKind, Balance, Ending, Reserved
+from extauthz.ledger.base import Amendment, AmendmentKind, Balance, Ending, Promise, Reserved
 from extauthz.ledger.journal import Journal
 from extauthz.ledger.redis import RedisLedger, RedisOptions
 from tests.support.inspection import BACK_SECONDS, LONG, SHORT, TEAM, ask, expired, insist
@@ -32,7 +32,7 @@ SMALL = RedisOptions(timeout_s=0.5, tombstone_seconds=1, journal_entries_max=1)
 # What a user of Redis must be allowed, so that extauthz can work: the README has it from here.
 LEAST = (
     "~{extauthz}:* +evalsha +eval +script|load +multi +exec +info +time"
-    " +set +hget +hset +hsetnx +hmget +hdel +hincrby +hexists +hscan +exists"
+    " +set +hget +hset +hsetnx +hmget +hdel +hincrby +hexists +hlen +hscan +exists"
     " +zadd +zrem +zrangebyscore +zcard +sadd +sismember +xadd +xlen +xrange +xtrim +rename +unlink"
 )
 
@@ -65,6 +65,9 @@ async def everything(ledger: RedisLedger) -> None:
     await ledger.open_count()
     await ledger.reservations(10)
     await ledger.announce("something", 60_000)
+    assert await ledger.promise(Promise("something", "a signed hold"))
+    assert await ledger.promised("something") is not None
+    await ledger.forget("something")
     assert [item async for item in Journal(ledger).export()]
 
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from extauthz.domain.budgets import Counter
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.ledger import redis as ledger_redis
-from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Expired, Reserved
+from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Expired, Promise, Reserved
 from extauthz.ledger.keys import NAMES
 from extauthz.ledger.redis import DROPPED_MAX, RedisLedger, RedisOptions
 from tests.support.inspection import LONG, SHORT, TEAM, ask, calls, explained, journal, spent
@@ -192,6 +192,18 @@ class TestEndings:
         assert RealClock().now_ms() - before_ms >= RETENTION_S * 1000
         assert Ending.FORGOTTEN == await ledger.settle(late.hold, 70)
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
+
+    async def test_promises_are_forgotten_after_twice_the_retention(self, ledger: RedisLedger) -> None:
+        """What was promised is found for as long as its lease may be put right, and not for ever."""
+        made_ms = RealClock().now_ms()
+        await ledger.promise(Promise("one", "a hold"))
+
+        async def forgotten() -> bool:
+            await ledger.expire(1)
+            return await ledger.promised("one") is None
+
+        await eventually(forgotten, what="the promise is forgotten")
+        assert RealClock().now_ms() - made_ms >= 2 * RETENTION_S * 1000
 
     async def test_withdrawals_are_forgotten(
         self, ledger: RedisLedger, redis: Redis, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,7 @@ import pytest
 
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.errors import StoreUnavailableError
-from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Reserved
+from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Promise, Reserved
 from extauthz.ledger.redis import RedisLedger, RedisOptions
 from extauthz.ledger.retelling import REMEMBERED_S
 from tests.support.inspection import BACK_SECONDS, HUNDRED, LONG, TEAM, ask, explained, live
@@ -97,6 +97,7 @@ class TestEmpty:
                 assert Ending.FIRST == await ledger.settle(ask("open").hold, 1)
                 assert Balance(TEAM, 75, 200) == await balance(ledger, TEAM)
                 assert key == ledger.signing_key()
+                assert "the hold of renewed" == await ledger.promised("renewed")
                 # The renewal was told too: else the lease would be a minute long.
                 async with server.client() as redis:
                     due_ms = await redis.zscore(ledger.keys.leases, "renewed")
@@ -105,7 +106,7 @@ class TestEmpty:
                     assert {TEAM.key: 75} == await explained(redis, ledger.keys)
                 async with redis_ledger(server.url, tag=ledger.keys.tag) as other:
                     assert key == other.signing_key()
-        assert [(lost, lost - 1)] == listener.replayed  # the renewal is not counted: it shows nothing
+        assert [(lost, lost - 2)] == listener.replayed  # renewal and promise are not counted: they show nothing
 
     async def test_is_told_what_was_granted(self, listener: Listener) -> None:
         """A reservation that got a part of what it asked for gets that part again, whatever the limits are now."""
@@ -200,7 +201,8 @@ async def a_little_of_everything(ledger: RedisLedger) -> int:
     await ledger.release("released")
     await ledger.release("attempt", attempt="first")
     await ledger.renew(ask("renewed").hold, Lease(20 * LONG.lease_ms, 30))
-    return 4 + 2 + 2 + 1
+    await ledger.promise(Promise("renewed", "the hold of renewed"))
+    return 4 + 2 + 2 + 1 + 1
 
 
 class TestClose:

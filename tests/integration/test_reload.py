@@ -194,7 +194,7 @@ def shown_by(answer: CheckResponse) -> tuple[object, ...]:
     return (
         upstream["authorization"],
         round(float(client[AVAILABLE_HEADER]) / 1000),
-        document[7][0],
+        document[7]["i"],
         [f"{kind}:{ids[0]}" for kind, ids, *_ in document[10] if kind == ScopeKind.END_USER],
     )
 

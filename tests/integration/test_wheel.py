@@ -91,7 +91,7 @@ def test_the_wheel_has_what_runs(built: Built) -> None:
     package = {name for name in built.files() if ".dist-info/" not in name}
 
     assert ours == package
-    assert {"extauthz/py.typed", "extauthz/envoy/meter.lua", "extauthz/adapters/status.html"} <= package
+    assert {"extauthz/py.typed", "extauthz/envoy/meter/scanner.lua", "extauthz/adapters/status.html"} <= package
     assert {".py", ".pyi", ".lua", ".html", ".yaml", ".typed"} == {Path(name).suffix for name in package}
 
 

@@ -1,21 +1,51 @@
 """What holds for every request, however it is written."""
 
 import json
+from email.parser import BytesParser
+from email.policy import HTTP
 from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extauthz.domain.body import STEERING_KEYS, Ask, Unreadable, read_ask
-from extauthz.domain.identity import credential_of, end_user_of
-from extauthz.domain.routes import Endpoint, Route, RouteClass, classify
+from extauthz.domain.ask import Ask, Unreadable
+from extauthz.domain.body import STEERING_KEYS, read_ask
+from extauthz.domain.credentials import credential_of
+from extauthz.domain.end_users import end_user_of
+from extauthz.domain.endpoints import Charge, Endpoint
+from extauthz.domain.routes import Route, RouteClass, classify
 
 CALLS = ("chat/completions", "completions", "embeddings", "responses", "messages")
 
 texts = st.text() | st.text("/.;%\\?#:av1 \x00é", max_size=40)
 pieces = st.sampled_from(
-    ["", "v1", "openai", "models", "gpt-4o", ".", "..", "%2e%2e", ";x", "health", "ui", "%2F", "%252F", "\\", *CALLS]
+    [
+        "",
+        "v1",
+        "openai",
+        "models",
+        "gpt-4o",
+        ".",
+        "..",
+        "%2e%2e",
+        ";x",
+        "health",
+        "ui",
+        "model",
+        "info",
+        "files",
+        "batches",
+        "x",
+        "cancel",
+        "count_tokens",
+        "threads",
+        "m:countTokens",
+        "%2F",
+        "%252F",
+        "\\",
+        *CALLS,
+    ]
 )
 paths = (
     texts | st.lists(pieces, max_size=8).map("/".join) | st.lists(pieces, max_size=8).map(lambda x: "/" + "/".join(x))
@@ -55,8 +85,91 @@ def test_discovery_has_one_reading(path: str) -> None:
     if route.route_class is RouteClass.DISCOVERY:
         decoded = unquote(path.partition("?")[0])
         expected = f"models/{route.model}" if route.model else "models"
-        assert decoded.removesuffix("/").endswith(f"/{expected}")
+        lists = (expected, "model/info", "model_group/info", "api/tags")
+        assert decoded.removesuffix("/").casefold().endswith(tuple(f"/{name}".casefold() for name in lists))
         assert not {"", ".", ".."} & set(decoded.removesuffix("/").split("/")[1:])
+
+
+@given(methods | st.text(), paths, st.tuples(texts) | st.just(()))
+@example("POST", "/v1/files/x/../../chat/completions", ())
+@example("POST", "/v1/batches/chat%2Fcompletions/cancel", ())
+def test_nothing_that_is_paid_costs_nothing(method: str, path: str, prefixes: tuple[str, ...]) -> None:
+    """What is passed unbilled is written as a row of the table that costs nothing, and has no other reading."""
+    route = classify(method, path, {}, prefixes)
+
+    if route.charge is Charge.NOTHING and route.endpoint is not None:
+        written = path.partition("?")[0].removesuffix("/")
+        assert method in {"GET", "HEAD", "POST", "DELETE"}
+        assert method in {"GET", "HEAD"} or "%" not in written
+        assert not {"", ".", ".."} & set(unquote(written).split("/")[1:])
+        last = written.casefold().rpartition("/")[2]
+        assert method != "POST" or last not in {"completions", "embeddings", "responses", "runs", "speech"}
+
+
+boundaries = st.sampled_from(["b", "--", "----WebKitFormBoundary"])
+fragments = st.sampled_from(
+    [
+        b"\r\n",
+        b"\n",
+        b"--",
+        b"--b",
+        b"\r\n--b\r\n",
+        b"--b\r\n",
+        b"\r\n--b--",
+        b"--b--\r\n",
+        b"Content-Disposition: form-data; ",
+        b'name="model"',
+        b'name="n"',
+        b'filename="x"',
+        b"\r\n\r\n",
+        b"free",
+        b"paid",
+        b"2",
+    ]
+)
+
+
+@given(st.lists(fragments | st.binary(max_size=4), max_size=24).map(b"".join), st.booleans(), boundaries | st.text())
+def test_every_form_is_read(raw: bytes, truncated: bool, boundary: str) -> None:  # noqa: FBT001 - drawn by hypothesis
+    """No form is beyond reading: it is an ask or a refusal."""
+    for endpoint in (Endpoint.TRANSCRIPTIONS, Endpoint.OPAQUE, Endpoint.IMAGE_EDITS, Endpoint.VIDEOS):
+        found = read_ask(
+            raw,
+            truncated=truncated,
+            endpoint=endpoint,
+            content_type=f"multipart/form-data; boundary={boundary}",
+            model_required=False,
+        )
+        assert isinstance(found, Ask | Unreadable)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["model", "prompt", "n", "file", "Model"]), st.binary(max_size=12)), max_size=5)
+)
+def test_a_form_reads_as_email_does(fields: list[tuple[str, bytes]]) -> None:
+    """Whatever is taken names the model that another parser, which forgives more, finds as well."""
+    raw = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="' + name.encode() + b'"\r\n\r\n' + value + b"\r\n"
+        for name, value in fields
+    )
+    found = read_ask(
+        raw + b"--b--\r\n",
+        truncated=False,
+        endpoint=Endpoint.TRANSCRIPTIONS,
+        content_type="multipart/form-data; boundary=b",
+    )
+    other = BytesParser(policy=HTTP).parsebytes(
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + raw + b"--b--\r\n"
+    )
+    models = [
+        bytes(part.get_payload(decode=True) or b"")
+        for part in other.iter_parts()
+        if part.get_param("name", header="content-disposition") == "model"
+    ]
+
+    if isinstance(found, Ask):
+        assert len(models) == 1
+        assert ",".join(found.models) == b"".join(models).decode().replace(", ", ",")
 
 
 @given(
@@ -67,7 +180,7 @@ def test_discovery_has_one_reading(path: str) -> None:
 def test_every_set_of_headers_is_read(headers: dict[str, tuple[str, ...]]) -> None:
     """No header value is beyond reading."""
     credential_of(headers)
-    end_user_of(headers, "X-User")
+    end_user_of(headers, ["X-User"])
 
 
 values = st.recursive(

@@ -19,8 +19,9 @@ class Call:
     end.
     """
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
+    def __init__(self, reader: asyncio.StreamReader, *, method: str = "POST") -> None:
         self._reader = reader
+        self._bodiless = method == "HEAD"
         self._left: int | None = None  # bytes of the body, or of its current chunk, that are still to come
         self._chunked = False
         self.status = 0
@@ -44,6 +45,7 @@ class Call:
         self.headers = {name.lower(): value.strip() for name, _, value in pairs}
         self._chunked = self.headers.get("transfer-encoding") == "chunked"
         self._left = 0 if self._chunked else int(self.headers.get("content-length", "0"))
+        self.whole = self._bodiless
 
     async def until(self, enough: Callable[[Call], bool]) -> None:
         """Read until there is enough, the body is over, or the connection breaks."""
@@ -79,16 +81,22 @@ class Call:
 
 @asynccontextmanager
 async def calling(
-    port: int, body: bytes, headers: Mapping[str, str], *, path: str = "/v1/chat/completions"
+    port: int,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    path: str = "/v1/chat/completions",
+    method: str = "POST",
+    content_type: str = "application/json",
 ) -> AsyncIterator[Call]:
     """Send a request, and hang up when the block ends. Raises TimeoutError when that takes CALL_SECONDS_MAX."""
-    lines = [f"POST {path} HTTP/1.1", "host: gateway", "content-type: application/json"]
+    lines = [f"{method} {path} HTTP/1.1", "host: gateway", f"content-type: {content_type}"]
     lines += [f"content-length: {len(body)}", *(f"{name}: {value}" for name, value in headers.items())]
     async with asyncio.timeout(CALL_SECONDS_MAX):
         reader, writer = await asyncio.open_connection(LOOPBACK, port, limit=HEAD_BYTES_MAX)
         try:
             writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
             await writer.drain()
-            yield Call(reader)
+            yield Call(reader, method=method)
         finally:
             writer.transport.abort()

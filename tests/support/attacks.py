@@ -95,6 +95,8 @@ def padded(size: int, *, first: str = "", last: str = "") -> bytes:
     return (template % ("x" * (size - len(template) + len("%s")))).encode()
 
 
+# Normalizing it takes time by the square of its length.
+LONG_KEY = "\u0301" * 12_000 + "\u0316" * 12_000
 DEEP = "[" * 10_000 + "]" * 10_000
 FREE, PAID = '"model":"local-llama"', '"model":"gpt-4o"'
 
@@ -128,6 +130,16 @@ PATHS = (
     paid("unknown prefix", "POST /tenant/v1/chat/completions"),
     paid("get of a call", "GET /v1/chat/completions", cost_nanousd=None),
     paid("get behind models with a body", "GET /v1/models/../chat/completions", cost_nanousd=None),
+    paid("a thread that is made and run", "POST /v1/threads/runs"),
+    paid("vLLM's other way to a chat", "POST /invocations"),
+    paid("TGI's way to an answer", "POST /generate"),
+    paid("TGI's way at the root", "POST /"),
+    paid("Triton's way", "POST /v2/models/gpt-4o/generate"),
+    paid("a model of Google's that was tuned", "POST /v1alpha/tunedModels/x:generateContent"),
+    paid("a batch of an unknown provider", "POST /groq/v1/batches"),
+    # The upstream answers with the free model's name, as films and agents do not.
+    paid("a film, a free model in the body", "POST /v1/videos/x/remix", body=FREE_BODY, cost_nanousd=0),
+    paid("an agent, a free model in the body", "POST /a2a/x", body=FREE_BODY, cost_nanousd=0),
     paid("a call behind a colon", "POST /v1/models/gpt-4o:generateContent"),
     refused("paid behind a colon, free in the body", "POST /v1/models/gpt-4o:generateContent", body=FREE_BODY),
     refused("the same at another version", "POST /v1beta/models/gpt-4o:streamGenerateContent", body=FREE_BODY),
@@ -138,7 +150,7 @@ PATHS = (
     ),
     refused("the same, with a parameter", "POST /azure/openai/deployments/gpt-4o;x/chat/completions", body=FREE_BODY),
     refused("paid Bedrock model, free in the body", "POST /bedrock/model/gpt-4o/converse", body=FREE_BODY),
-    paid("a call behind a colon, the model in the path alone", "POST /v1/models/gpt-4o:countTokens", body="{}"),
+    paid("a call behind a colon, the model in the path alone", "POST /v1/models/gpt-4o:predict", body="{}"),
     bodiless(refused("get behind models", "GET /v1/models/../chat/completions")),
     bodiless(refused("get behind models, escaped", "GET /v1/models%2f..%2fchat/completions")),
     bodiless(refused("get of models with a parameter", "GET //v1/models;x")),
@@ -151,9 +163,19 @@ PATHS = (
     refused("no path", "POST v1/chat/completions"),
     bodiless(refused("connect", "CONNECT upstream:443")),
     bodiless(
-        refused("websocket", "GET /v1/realtime?model=gpt-4o", headers=more("connection: upgrade", "upgrade: websocket"))
+        paid(
+            "websocket",
+            "GET /v1/realtime?model=gpt-4o",
+            headers=more("connection: upgrade", "upgrade: websocket"),
+            cost_nanousd=None,
+        )
     ),
-    bodiless(refused("realtime without an upgrade", "GET /v1/realtime?model=gpt-4o")),
+    refused(
+        "websocket with a body",
+        "POST /v1/chat/completions",
+        headers=more("connection: upgrade", "upgrade: websocket"),
+    ),
+    bodiless(paid("realtime without an upgrade", "GET /v1/realtime?model=gpt-4o", cost_nanousd=None)),
     paid(
         "upgrade to h2c",
         headers=more("connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMAAABk"),
@@ -184,13 +206,20 @@ BODIES = (
     refused("paid in the query, free in the body", "POST /v1/chat/completions?model=gpt-4o", body=FREE_BODY),
     refused("paid in a header, free in the body", headers=more("x-litellm-model: gpt-4o"), body=FREE_BODY),
     refused("paid in the path, free in the body", "POST /engines/gpt-4o/chat/completions", body=FREE_BODY),
-    paid("paid fallbacks", body=f'{{{FREE},"fallbacks":["gpt-4o"],{MESSAGES}}}'),
-    paid("paid fallbacks, as objects", body=f'{{{FREE},"fallbacks":[{{{PAID}}}],{MESSAGES}}}'),
+    # The upstream says that the free model answered, as it may: held is what the paid one would have cost.
+    paid("paid fallbacks", body=f'{{{FREE},"fallbacks":["gpt-4o"],{MESSAGES}}}', cost_nanousd=0),
+    paid("paid fallbacks, as objects", body=f'{{{FREE},"fallbacks":[{{{PAID}}}],{MESSAGES}}}', cost_nanousd=0),
     paid(
         "paid fallbacks for a long context",
         body=f'{{{FREE},"context_window_fallbacks":[{{"local-llama":["gpt-4o"]}}],{MESSAGES}}}',
+        cost_nanousd=0,
     ),
     refused("FALLBACKS", body=f'{{{FREE},"FALLBACKS":["gpt-4o"],{MESSAGES}}}'),
+    paid("a stored prompt", body=f'{{{FREE},"prompt_id":"paid",{MESSAGES}}}', cost_nanousd=0),
+    refused("a deployment of one's own", body=f'{{{FREE},"user_config":{{"model_list":[]}},{MESSAGES}}}'),
+    refused("another deployment", body=f'{{{FREE},"deployment_id":"gpt-4o",{MESSAGES}}}'),
+    refused("a price of one's own", body=f'{{{PAID},"input_cost_per_token":1e-15,{MESSAGES}}}'),
+    paid("a key that takes long to fold", body=f'{{{PAID},"{LONG_KEY}":1,{MESSAGES}}}'),
     paid("20 MB", spaces_after=20 * MEBIBYTE),
     paid("20 MB in chunks", spaces_after=20 * MEBIBYTE, framing=Framing.CHUNKED),
     refused("20 MB with the model at the end", spaces_before=20 * MEBIBYTE),

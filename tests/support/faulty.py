@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from unittest.mock import patch
 
 from extauthz.cli import main
 from extauthz.domain.budgets import Counter, Scope, Standing
-from extauthz.domain.pruning import prune
+from extauthz.domain.listings import Listing
+from extauthz.domain.pruning import Visible, prune
 from extauthz.domain.reservation import Hold, Lease, Note
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import UNNOTED, Ending, Reserve, ReserveResult
@@ -95,10 +96,10 @@ async def _hang() -> None:
         await asyncio.Event().wait()
 
 
-def _faulty_prune(body: bytes, visible: Callable[[str], bool]) -> bytes:
+def _faulty_prune(body: bytes, listing: Listing, visible: Visible) -> bytes:
     if fault() is Fault.PRUNE_BUG:
         raise ZeroDivisionError("somebody made a mistake")
-    return prune(body, visible)
+    return prune(body, listing, visible)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any, cast
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import code_pb2, status_pb2
 
-from extauthz._proto.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+from extauthz._proto.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption, QueryParameter
 from extauthz._proto.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from extauthz._proto.envoy.service.ext_proc.v3.external_processor_pb2 import (
@@ -81,6 +81,7 @@ VERDICTS = {
         ok_response=OkHttpResponse(
             headers=[header("x-set", "by the Check")],
             headers_to_remove=["x-unwanted"],
+            query_parameters_to_set=[QueryParameter(key="set", value="here")],
             response_headers_to_add=[header(name, "ours", action) for name, action in ACTIONS.items()],
         ),
         dynamic_metadata=metadata({"extauthz.r": "a hold", "extauthz.inject": True}),

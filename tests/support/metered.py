@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
+WEBSOCKET = "websocket"  # it has no type, but a protocol
 
 USAGE = {
     "prompt_tokens": 41,
@@ -70,6 +71,7 @@ FINISH = '{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
 USAGE_ONLY = json.dumps({"choices": [], "usage": USAGE})
 # LiteLLM 1.108 does not leave the choices empty.
 USAGE_ONLY_LITELLM = json.dumps({"choices": [{"index": 0, "delta": {}}], "usage": {**USAGE, "cost": 0.001}})
+COST_LITELLM: dict[str, object] = {"upstream_cost": "0.001"}
 CHAT = (delta("Hel", usage=None), delta("lo."), FINISH, USAGE_ONLY, "[DONE]")
 CHAT_TRUTH: dict[str, object] = {**TRUTH, "events": 4, "text_bytes": 6}
 
@@ -88,7 +90,7 @@ DOCUMENTS = (
             "choices": CHOICES,
             "usage": {**USAGE, "extra": FORGED},
             "tools": [{"function": {"parameters": FORGED}}, FORGED],
-            "text": FORGED_TEXT,
+            "prompt": FORGED_TEXT,
         },
     ),
     document(
@@ -171,7 +173,7 @@ STREAMS = (
     stream("comments and other fields", *CHAT, expected=CHAT_TRUTH, before_event=": ping\nevent: data\nid: 7\ndat\n"),
     stream("no empty line at the end", *CHAT, expected=CHAT_TRUTH, last="\n"),
     stream("no line end at the end", *CHAT[:-1], expected=CHAT_TRUTH, last=" "),
-    stream("LiteLLM's usage", *CHAT[:3], USAGE_ONLY_LITELLM, "[DONE]", expected=CHAT_TRUTH),
+    stream("LiteLLM's usage", *CHAT[:3], USAGE_ONLY_LITELLM, "[DONE]", expected={**CHAT_TRUTH, **COST_LITELLM}),
     stream(
         "data of several lines",
         delta("Hello."),

@@ -287,6 +287,7 @@ RECORDED = (
     Recorded("blocked", "health", asked("GET", "/health/readiness"), ALLOW, Reason.INFO),
     Recorded("blocked", "another route", asked("POST", "/team/new", "sk-ana"), ALLOW, Reason.OTHER_ROUTE),
     Recorded("all", "another route of somebody", asked("GET", "/team/list", "sk-ana"), ALLOW, Reason.OTHER_ROUTE),
+    Recorded("blocked", "files without money", asked("GET", "/v1/files", "sk-broke"), ALLOW, Reason.UNBILLED),
     # ------------------------------------------------------------ no money
     Recorded("blocked", "a budget of 0", chat("sk-broke"), DENY, Reason.BUDGET_EXCEEDED),
     Recorded("blocked", "a spent budget that resets", chat("sk-spent"), DENY, Reason.BUDGET_EXCEEDED),

@@ -75,7 +75,7 @@ class Recorder(
             entry
             for batch in self.batches
             for entry in batch.http_logs.log_entry
-            if path in (entry.request.path, entry.request.original_path)
+            if path in (entry.request.path.partition("?")[0], entry.request.original_path)
             and entry.common_properties.access_log_type == kind
         ]
 
@@ -152,13 +152,14 @@ class Seen:
     headers: Mapping[str, str]
     body: bytes
     trailers: Mapping[str, str]
+    query: str = ""
 
 
 @dataclass(slots=True)
 class RawUpstream:
     """The upstream, on a free loopback port while the `async with` block runs.
 
-    `scripts` are what it writes, by path; `seen` is what it got, by path.
+    `scripts` are what it writes, by path; `seen` is what it got, by path. Neither path has the query.
     """
 
     scripts: Mapping[str, Script]
@@ -183,8 +184,8 @@ class RawUpstream:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request, and tell whether the connection can take another."""
         start, headers = await read_head(reader)
-        path = start.split(" ")[1]
-        self.seen[path] = Seen(headers, *await read_body(reader, headers))
+        path, _, query = start.split(" ")[1].partition("?")
+        self.seen[path] = Seen(headers, *await read_body(reader, headers), query)
         script = self.scripts.get(path, Script())
         writer.write(script.data)
         await writer.drain()

@@ -89,6 +89,10 @@ class Metrics:
         """Give one sample, 0 when it was never counted."""
         return self._samples.get((name, labels), 0.0)
 
+    def total(self, name: str) -> float:
+        """Give the sum over all labels."""
+        return sum(value for (sample, _), value in self._samples.items() if sample == name)
+
     def amounts(self, name: str) -> dict[Labels, int]:
         """Give a metric in USD as nano-USD, by label values."""
         return {
@@ -157,10 +161,11 @@ async def stack(
     environment: Mapping[str, str] | None = None,
     models: Sequence[str] = MODELS,
     module: str = "extauthz",
+    scripted: Callable[[Sequence[str]], ScriptedUpstream] = ScriptedUpstream,
 ) -> AsyncIterator[Stack]:
     """Start upstream, server and Envoy around the block. Heartbeats come every second; the upstream lists `models`."""
     async with AsyncExitStack() as running:
-        upstream = await running.enter_async_context(ScriptedUpstream(models))
+        upstream = await running.enter_async_context(scripted(models))
         gate = await running.enter_async_context(GateProcess(config, environment=environment, module=module))
         chosen = options(replace(options_for(upstream.port, gate.grpc_port), heartbeat_seconds=1.0))
         envoy = await running.enter_async_context(EnvoyProcess(chosen, version, edit))

@@ -141,8 +141,7 @@ class Stage(external_auth_pb2_grpc.AuthorizationServicer, als_pb2_grpc.AccessLog
     async def perform(self, url: str, exchange: Exchange) -> Performance:
         """Send a request to Envoy, and take its answer to the end or until the client shall leave."""
         assert self._client is not None, "open the stage first: async with Stage()"
-        performance = Performance(exchange, len(self.performances))
-        self.performances.append(performance)
+        performance = self.begin(exchange)
         async with self._client.request(
             exchange.method,
             f"{url}{exchange.path}?exchange={performance.number}",
@@ -160,6 +159,12 @@ class Stage(external_auth_pb2_grpc.AuthorizationServicer, als_pb2_grpc.AccessLog
                         break
             except aiohttp.ClientPayloadError:
                 assert exchange.ending is Ending.BREAK, "the answer broke off, and should not have"
+        return performance
+
+    def begin(self, exchange: Exchange) -> Performance:
+        """Expect a request, whose query says the number of the performance."""
+        performance = Performance(exchange, len(self.performances))
+        self.performances.append(performance)
         return performance
 
     async def Check(  # noqa: N802 - gRPC's name

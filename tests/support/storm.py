@@ -15,7 +15,6 @@ from extauthz.demo import answers
 from extauthz.demo.answers import Answer, Api
 from extauthz.domain.prices import Usage
 from extauthz.envoy.bootstrap import BootstrapOptions, Document
-from extauthz.settlement import HTTP_ERROR
 from tests.support import raw
 from tests.support.abort import Call, calling
 from tests.support.processes import eventually
@@ -24,6 +23,7 @@ from tests.support.upstream import EVENT_STREAM, PLAY_HEADER, Cue, Head, Play, R
 
 SEED = 4
 IN_FLIGHT = 50
+HTTP_ERROR = 400
 # Far below the lease of 120 s: whatever is ended within it was ended by a signal.
 SECONDS_TO_SETTLE = 5.0
 

@@ -26,6 +26,7 @@ class Witness(Telemetry):
     failures: list[tuple[str, BaseException]] = field(default_factory=list)
     endings: list[tuple[State, Signal, Ending]] = field(default_factory=list)
     absurd: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    paid: list[tuple[str, str | None]] = field(default_factory=list)
     holds_rejected: int = 0
     answered: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
@@ -53,6 +54,10 @@ class Witness(Telemetry):
     def usage_absurd(self, model: str, fields: Sequence[str]) -> None:
         """Keep what had to be put right."""
         self.absurd.append((model, tuple(fields)))
+
+    def free_answer_paid(self, asked: str, answered: str | None) -> None:
+        """Keep what was free and is not."""
+        self.paid.append((asked, answered))
 
     def hold_rejected(self) -> None:
         """Count a hold that is none."""

@@ -17,13 +17,14 @@ from extauthz._proto.envoy.data.accesslog.v3.accesslog_pb2 import (
 from extauthz._proto.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from extauthz.adapters.access_log import AccessLogs
 from extauthz.adapters.holds import HOLD_BYTES_MAX, HoldCodec
-from extauthz.config.model import Settings
 from extauthz.domain.reservation import Hold, Signal, State
 from extauthz.endings import Endings
 from extauthz.pricing.estimate import UsualAnswer, UsualTokens
+from extauthz.promises import Promises
 from extauthz.settlement import Settlement
 from tests.support.ledger import a_counter, a_hold
 from tests.support.processes import eventually
+from tests.support.snapshots import a_priced_snapshot
 from tests.support.witness import AbsentLedger, Witness
 
 KEY = b"k" * 32
@@ -40,8 +41,10 @@ class House:
 
     def __post_init__(self) -> None:
         usual = UsualAnswer(UsualTokens(1), UsualTokens(0))
-        settlement = Settlement(self.ledger, Endings(self.ledger, self.witness), Settings, usual, self.witness)
-        self.service = AccessLogs(settlement, HoldCodec(lambda: self.key), self.witness, asyncio.Event())
+        settlement = Settlement(self.ledger, Endings(self.ledger, self.witness), a_priced_snapshot, usual, self.witness)
+        holds = HoldCodec(lambda: self.key)
+        promises = Promises(self.ledger, settlement, self.witness, unseal=holds.unseal, decode=holds.decode)
+        self.service = AccessLogs(settlement, promises, holds, self.witness, asyncio.Event())
 
     async def log(self, *entries: HTTPAccessLogEntry) -> None:
         """Send one batch, as Envoy does."""

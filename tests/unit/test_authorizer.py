@@ -17,10 +17,12 @@ from extauthz.authorizer import STALE_WINDOWS_MAX, Authorizer, Call
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.budgets import Counter, Scope, Standing
+from extauthz.domain.endpoints import Api
+from extauthz.domain.listings import Listing
 from extauthz.domain.policy import ModelsPolicy, OtherRoutes, StoreFailure
 from extauthz.domain.prices import Prices
 from extauthz.domain.request import RequestFacts
-from extauthz.domain.reservation import Claim, Hold, Lease
+from extauthz.domain.reservation import Claim, Hold, Lease, promise_name
 from extauthz.domain.verdict import (
     Admit,
     AnswerModels,
@@ -248,6 +250,11 @@ def post(path: str, **body: object) -> RequestFacts:
     return RequestFacts("POST", path, {"authorization": ("Bearer sk-rich",)}, json.dumps(body).encode())
 
 
+def call(path: str, key: str = "sk-rich", **body: object) -> RequestFacts:
+    """Ask another endpoint something with a key of one's own."""
+    return RequestFacts("POST", path, {"authorization": (f"Bearer {key}",)}, json.dumps(body).encode())
+
+
 LIST = "/v1/models"
 
 
@@ -277,6 +284,7 @@ def refused(name: str, facts: RequestFacts, reason: Reason, status: int, **rest:
 
 
 ALL, FREE_ONLY = ModelsPolicy.ALL, ModelsPolicy.FREE_ONLY
+FREE, SPENT, WITHIN = Reason.FREE_MODEL, Reason.BUDGET_EXCEEDED, Reason.WITHIN_BUDGET
 
 ROWS = (
     Row("health", get("/health", None), Pass, Reason.INFO),
@@ -320,6 +328,32 @@ ROWS = (
         "a fallback of others", chat("sk-frugal", "local-llama", fallbacks=["gpt-4o"]), Reason.MODEL_NOT_ALLOWED, 403
     ),
     Row("a model of theirs", chat("sk-frugal", "local-llama"), Pass, Reason.FREE_MODEL),
+    Row("a stored thing, exhausted", get("/v1/files/f-1", "sk-broke"), Pass, Reason.UNBILLED),
+    Row("a result, exhausted", get("/v1/responses/resp_1", "sk-broke"), Pass, Reason.UNBILLED),
+    Row("tokens counted", call("/v1/messages/count_tokens", "sk-broke", model="gpt-4o"), Pass, Reason.UNBILLED),
+    refused("a stored thing, no key", get("/v1/files/f-1", None), Reason.UNAUTHENTICATED, 401),
+    Row("an unknown call", call("/v1/unknown"), Admit, Reason.WITHIN_BUDGET),
+    refused("an unknown call of a free model", call("/v1/unknown", "sk-broke", model="local-llama"), SPENT, 429),
+    refused("a film of a free model", call("/v1/videos/v/remix", "sk-broke", model="local-llama"), SPENT, 429),
+    refused("a run of a free model", call("/v1/threads/runs", "sk-broke", model="local-llama"), SPENT, 429),
+    refused("a stored prompt", call("/v1/responses", "sk-broke", model="local-llama", prompt_id="p"), SPENT, 429),
+    Row("a known call elsewhere", call("/x/chat/completions", "sk-broke", model="local-llama"), Pass, FREE),
+    Row("a free model at its server", call("/invocations", "sk-broke", model="local-llama"), Pass, FREE),
+    refused("a paid model at its server, no key", call("/invocations", "sk-nobody"), Reason.UNAUTHENTICATED, 401),
+    refused("two readings, a free model", call("/v1/./unknown", "sk-broke", model="local-llama"), SPENT, 429),
+    refused("no reading, a free model", call("/engines%252Fgpt-4o", "sk-broke", model="local-llama"), SPENT, 429),
+    refused(
+        "another model in the path", call("//engines/gpt-4o/completions", model="local-llama"), Reason.BAD_REQUEST, 400
+    ),
+    refused("an unknown call, exhausted", call("/v1/unknown", "sk-broke"), Reason.BUDGET_EXCEEDED, 429),
+    refused("an unknown call, two readings", call("/v1/./unknown"), Reason.BAD_REQUEST, 400),
+    refused("an unknown read", get("/v1/unknown"), Reason.BAD_REQUEST, 400),
+    Row("a batch", call("/v1/batches", input_file_id="f-1"), Admit, Reason.WITHIN_BUDGET),
+    refused("a batch of a free model", call("/v1/batches", "sk-broke", model="local-llama"), SPENT, 429),
+    Row("a realtime session", get("/v1/realtime?model=gpt-4o", upgrade="websocket"), Admit, Reason.WITHIN_BUDGET),
+    refused("a session of nobody", get("/v1/realtime", upgrade="websocket"), Reason.BAD_REQUEST, 400),
+    refused("a session of two", get("/v1/realtime?model=local-llama&deployment=gpt-4o"), Reason.BAD_REQUEST, 400),
+    Row("a model of the path", call("/v1beta/models/gpt-4o:generateContent", contents=[]), Admit, WITHIN),
     refused("no model", chat(model=None), Reason.BAD_REQUEST, 400),
     refused("two models", chat(x_litellm_model="local-llama"), Reason.BAD_REQUEST, 400),
     refused("ended before", chat(), Reason.ALREADY_ENDED, 503, reservation_id="ended"),
@@ -357,8 +391,10 @@ async def test_decide(build: Builder, row: Row) -> None:
 
 
 def test_every_reason_has_its_row() -> None:
-    """The table above leaves out only the failure that the adapter answers for, and shadow mode, which has its own."""
-    assert set(Reason) - {row.reason for row in ROWS} == {Reason.INTERNAL_ERROR, Reason.SHADOW_MODE}
+    """The table leaves out only the failure that the adapter answers for, and what has tables of its own."""
+    identity = {Reason.PAYER_UNKNOWN, Reason.KEYS_UNAVAILABLE}
+    elsewhere = {Reason.INTERNAL_ERROR, Reason.SHADOW_MODE, Reason.MODEL_UNPRICED, *identity}
+    assert set(Reason) - {row.reason for row in ROWS} == elsewhere
 
 
 SHADOW = "  shadow_mode: true\n"
@@ -489,14 +525,15 @@ async def test_discovery_under_all_never_touches_the_store(build: Builder) -> No
 
     assert Pass(Reason.DISCOVERY) == await gate.verdict(get(LIST, "sk-broke"))
     assert Pass(Reason.DISCOVERY) == await gate.verdict(get(f"{LIST}/gpt-4o", "sk-broke"))
-    assert Pass(Reason.FREE_MODEL) == await gate.verdict(chat("sk-broke", "local-llama"))
+    assert Reason.FREE_MODEL == (await gate.verdict(chat("sk-broke", "local-llama"))).reason
 
 
 async def test_pruning_relies_on_the_filter_only_where_it_stands(build: Builder) -> None:
     """With the context extension the filter prunes; without it the answer is made here."""
     gate = build(policy=FREE_ONLY)
 
-    assert Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY) == await gate.verdict(pruned(get(LIST, "sk-broke")))
+    filtered = await gate.verdict(pruned(get(LIST, "sk-broke")))
+    assert Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY, Listing()) == filtered
     assert AnswerModels(Reason.DISCOVERY_PRUNED, ("local-llama",)) == await gate.verdict(get(LIST, "sk-broke"))
 
 
@@ -525,10 +562,11 @@ async def test_without_the_store(
         case ModelsPolicy.ALL:
             assert Pass(Reason.DISCOVERY) == discovery
         case ModelsPolicy.FREE_ONLY:
-            assert Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY) == discovery
+            assert Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY, Listing()) == discovery
         case ModelsPolicy.BLOCKED:
             assert (kind, reason) == (type(discovery), discovery.reason)
-    assert Pass(Reason.FREE_MODEL) == await gate.verdict(chat(model="local-llama"), patience_s=0.01)
+    free = await gate.verdict(chat(model="local-llama"), patience_s=0.01)
+    assert (Pass, Reason.FREE_MODEL) == (type(free), free.reason)
 
 
 async def test_what_is_allowed_without_the_store_is_booked_later(build: Builder) -> None:
@@ -567,6 +605,21 @@ async def test_a_window_that_is_stale_for_good(build: Builder) -> None:
     assert (503, Reason.STORE_UNAVAILABLE, True) == (verdict.status, verdict.reason, verdict.should_retry)
     assert 1 + STALE_WINDOWS_MAX == len(ledger.requests) == 3
     assert 0 == await ledger.open_count()
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "listed", "asked"),
+    [
+        pytest.param(NOW_MS, Reason.DISCOVERY, Reason.WITHIN_BUDGET, id="last millisecond"),
+        pytest.param(NOW_MS + 1, Reason.BUDGET_EXCEEDED, Reason.BUDGET_EXCEEDED, id="over"),
+    ],
+)
+async def test_an_increase_binds_until_it_ends(build: Builder, now_ms: int, listed: Reason, asked: Reason) -> None:
+    """Model lists and requests go by the higher limit up to the millisecond before its end."""
+    more = "  anonymous: {max_budget: 0, temp_budget_increase: 1, temp_budget_expiry: 2026-11-23T00:00:00Z}\n"
+    gate = build(RecordingLedger(lambda: now_ms), more=more)
+
+    assert [listed, asked] == [(await gate.verdict(facts)).reason for facts in (get(LIST, None), chat(None))]
 
 
 # ------------------------------------------------------------------------------------------------------- end users
@@ -614,7 +667,7 @@ async def test_what_a_reservation_asks_for(build: Builder) -> None:
     hold = verdict.hold
     assert request.hold == hold
     assert ("mine", NOW_MS, "gpt-4o", True) == (hold.id, hold.reserved_at_ms, hold.model, hold.streamed)
-    assert Prices(INPUT, OUTPUT, INPUT, INPUT, OUTPUT) == hold.prices
+    assert Prices(INPUT, OUTPUT) == hold.prices
     expected, most = hold.estimate.cost_nanousd, hold.estimate.cost_nanousd_max
     assert 100 == hold.estimate.output_tokens
     assert hold.estimate.input_tokens * 1_000 + 100 * 10_000 == expected
@@ -712,5 +765,97 @@ async def test_a_free_model_in_a_body_that_is_cut_is_held_at_the_dearest_price(b
     verdict = await build().verdict(chat(model="local-llama", unseen_bytes=1))
 
     assert isinstance(verdict, Admit)
-    assert Prices(INPUT, OUTPUT, INPUT, INPUT, OUTPUT) == verdict.hold.prices
+    assert Prices(INPUT, OUTPUT) == verdict.hold.prices
     assert verdict.hold.estimate.cost_nanousd > 0
+
+
+async def test_what_nobody_can_estimate_is_held_flat(build: Builder) -> None:
+    """An unknown call without a model holds the configured amount, at the price of an unknown model."""
+    verdict = await build(more="  estimate: {flat_usd: 0.25}\n").verdict(call("/v1/unknown", x="text"))
+
+    assert isinstance(verdict, Admit)
+    expected = verdict.hold.estimate
+    assert (expected.cost_nanousd, expected.cost_nanousd_max) == (250_000_000, 250_000_000)
+    assert (verdict.hold.prices.input, verdict.hold.prices.output) == (Decimal("0.00003"), Decimal("0.00018"))
+    assert not verdict.hold.model
+
+
+async def test_a_batch_is_never_held_for_less(build: Builder) -> None:
+    """A batch that names a model may run thousands of calls of it: it holds the flat amount at least."""
+    verdict = await build().verdict(call("/v1/batches", model="gpt-4o"))
+
+    assert isinstance(verdict, Admit)
+    assert verdict.hold.estimate.cost_nanousd == 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "api"),
+    [
+        ("/v1/chat/completions", Api.OPENAI),
+        ("/v1/messages", Api.ANTHROPIC),
+        ("/v1beta/models/gpt-4o:generateContent", Api.GEMINI),
+        ("/v1/files", Api.OPENAI),
+    ],
+)
+async def test_whose_shape_a_refusal_has(build: Builder, path: str, api: Api) -> None:
+    """Every decision says in which API's shape a refusal is written, also where nobody is known."""
+    gate = build()
+
+    for key in ("sk-broke", "sk-nobody"):
+        assert api is (await gate.decide(call(path, key, model="gpt-4o"), key)).api
+
+
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [
+        ("/v1beta/models/gpt-4o:streamGenerateContent", True),
+        ("/v1beta/models/gpt-4o:generateContent", False),
+    ],
+)
+async def test_a_stream_that_the_path_asks_for(build: Builder, path: str, stream: bool) -> None:  # noqa: FBT001 - a column
+    """The hold knows of a stream that no body asks for."""
+    verdict = await build().verdict(call(path, contents=[]))
+
+    assert isinstance(verdict, Admit)
+    assert stream is verdict.hold.streamed
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "told"),
+    [("sk-rich", "gpt-4o", "gpt-4o"), ("sk-frugal", "gpt-4o", None), ("sk-rich", ["gpt-4o", "known"], None)],
+)
+async def test_the_model_whose_tokens_are_counted(build: Builder, key: str, model: object, told: str | None) -> None:
+    """The upstream's credential goes by the model that is counted, as long as the principal may use it."""
+    decision = await build().decide(call("/v1/messages/count_tokens", key, model=model))
+
+    assert decision.verdict == Pass(Reason.UNBILLED)
+    assert told == decision.model
+
+
+@pytest.mark.parametrize(
+    ("path", "result"), [("/v1/responses/resp_1", promise_name("resp_1")), ("/v1/files/resp_1", None)]
+)
+async def test_the_name_of_a_result(build: Builder, path: str, result: str | None) -> None:
+    """A read that may show what came of a promise has its name, by which nobody finds out the id."""
+    verdict = await build().verdict(get(path, "sk-rich"))
+
+    assert Pass(Reason.UNBILLED, result=result) == verdict
+    assert result is None or "resp_1" not in result
+
+
+@pytest.mark.parametrize(
+    ("facts", "passes"),
+    [
+        (RequestFacts("GET", "/v1/files", {}), False),
+        (RequestFacts("DELETE", "/v1/responses/resp_1", {}), False),
+        (RequestFacts("POST", "/v1/threads/x/messages", {}, b"{}"), False),
+        (RequestFacts("GET", "/v1/responses/resp_1", {}), True),
+        (RequestFacts("POST", "/v1/messages/count_tokens", {}, b'{"model":"gpt-4o"}'), True),
+    ],
+)
+async def test_nobody_has_anything_stored(build: Builder, facts: RequestFacts, *, passes: bool) -> None:
+    """Whoever sends no credential sees, and deletes, nothing that others have stored upstream."""
+    verdict = await build(more="  anonymous: {max_budget: 1}\n").verdict(facts)
+
+    assert isinstance(verdict, Pass if passes else Deny)
+    assert verdict.reason is (Reason.UNBILLED if passes else Reason.UNAUTHENTICATED)

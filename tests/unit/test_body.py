@@ -5,20 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from extauthz.domain.body import (
-    CHOICES_MAX,
-    FALLBACKS_MAX,
-    KEYS_MAX,
-    MODELS_MAX,
-    OUTPUT_TOKENS_MAX,
-    PROMPTS_MAX,
-    VALUES_MAX,
-    Ask,
-    Unreadable,
-    agree_on_model,
-    read_ask,
-)
-from extauthz.domain.routes import Endpoint
+from extauthz.domain.ask import CHOICES_MAX, OUTPUT_TOKENS_MAX, Ask, Unreadable
+from extauthz.domain.body import DOCUMENTS_MAX, PROMPTS_MAX, read_ask
+from extauthz.domain.document import KEYS_MAX
+from extauthz.domain.endpoints import Endpoint
+from extauthz.domain.named import FALLBACKS_MAX, MODELS_MAX, agree_on_model
+from extauthz.domain.prices import Units
+from extauthz.domain.reading import BYTES_PER_PICTURE, VALUES_MAX
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 Fields = dict[str, object]
@@ -139,10 +132,11 @@ def test_json_content_types(content_type: str | None) -> None:
 )
 def test_other_content_types(content_type: str) -> None:
     """A body under another name is refused even when it is JSON: the upstream would read it by that name."""
-    found = read_ask(b'{"model":"m"}', truncated=False, endpoint=Endpoint.OPAQUE, content_type=content_type)
+    for endpoint in (Endpoint.CHAT_COMPLETIONS, Endpoint.OPAQUE, Endpoint.TRANSCRIPTIONS):
+        found = read_ask(b'{"model":"m"}', truncated=False, endpoint=endpoint, content_type=content_type)
 
-    assert isinstance(found, Unreadable)
-    assert "application/json" in found.message
+        assert isinstance(found, Unreadable)
+        assert "application/json" in found.message or "multipart/form-data" in found.message
 
 
 @pytest.mark.parametrize(
@@ -348,6 +342,29 @@ def test_settings_that_are_not_understood(body: Fields, word: str) -> None:
     assert word in refusal(json.dumps({"model": "m"} | body).encode())
 
 
+@pytest.mark.parametrize(
+    "key", ["user_config", "model_list", "deployment_id", "input_cost_per_token", "output_cost_per_second"]
+)
+@pytest.mark.parametrize("value", [None, 0, "gpt-4o", {}])
+def test_deployments_and_prices_of_the_client(key: str, value: object) -> None:
+    """Nobody brings a deployment of his own, which LiteLLM would run, or a price, which it would report."""
+    assert "operator" in refusal(json.dumps({"model": "m", key: value}).encode())
+    assert "operator" in refusal(json.dumps({"model": "m", "extra_body": {key: value}}).encode())
+
+
+def test_a_stored_prompt() -> None:
+    """A prompt that is stored upstream may name another model than the request."""
+    assert ask(prompt_id="p").templated
+    assert not ask(prompt_id=None).templated
+
+
+def test_a_key_that_takes_long_to_fold() -> None:
+    """A long key is no steering key, and costs no more than its length: normalizing this one takes many minutes."""
+    marks = "\u0301" * 100_000 + "\u0316" * 100_000
+
+    assert ask(**{marks: 1, "extra_body": {marks: 1}}).models == ("m",)
+
+
 def test_extra_body_without_steering_keys() -> None:
     """Other extras pass, and their text counts."""
     assert ask(extra_body={"top_k": "x" * 90}).text_bytes > 90
@@ -526,3 +543,146 @@ def test_models_that_disagree(
     found = agree_on_model(Ask(body), path_model=path, query_models=query, header_models=header)
 
     assert isinstance(found, Unreadable)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields", "units"),
+    [
+        (Endpoint.IMAGE_GENERATIONS, {}, Units(images=1)),
+        (Endpoint.IMAGE_GENERATIONS, {"n": 4}, Units(images=4)),
+        (Endpoint.IMAGE_GENERATIONS, {"n": 4, "model": ["a", "b"]}, Units(images=8)),
+        (Endpoint.SPEECH, {"input": "grüße"}, Units(characters=5)),
+        (Endpoint.SPEECH, {"input": ["no text"]}, Units()),
+        (Endpoint.VIDEOS, {}, Units(milliseconds=8_000)),
+        (Endpoint.VIDEOS, {"seconds": "4"}, Units(milliseconds=4_000)),
+        (Endpoint.VIDEOS, {"seconds": 12, "n": 2}, Units(milliseconds=24_000)),
+        (Endpoint.RERANK, {"query": "q"}, Units(queries=1)),
+        (Endpoint.RERANK, {"query": "q", "documents": ["d"] * 100}, Units(queries=1)),
+        (Endpoint.RERANK, {"query": "q", "documents": ["d"] * 101}, Units(queries=2)),
+        (Endpoint.CHAT_COMPLETIONS, {"n": 3}, Units()),
+        (Endpoint.EMBEDDINGS, {"input": ["a", "b"]}, Units()),
+        (Endpoint.MODERATIONS, {"input": ["a", "b"]}, Units()),
+    ],
+)
+def test_units(endpoint: Endpoint, fields: Fields, units: Units) -> None:
+    """What is asked for besides tokens is counted."""
+    assert units == ask(endpoint, **fields).units
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields"),
+    [
+        (Endpoint.VIDEOS, {"seconds": "8s"}),
+        (Endpoint.VIDEOS, {"seconds": 0}),
+        (Endpoint.VIDEOS, {"seconds": "99999"}),
+        (Endpoint.RERANK, {"documents": ["d"] * (DOCUMENTS_MAX + 1)}),
+        (Endpoint.IMAGE_GENERATIONS, {"n": "4"}),
+        (Endpoint.RESPONSES, {"service_tier": 1}),
+        (Endpoint.RESPONSES, {"service_tier": "x" * 33}),
+    ],
+)
+def test_units_that_are_none(endpoint: Endpoint, fields: Fields) -> None:
+    """A number of seconds, pictures or documents that is not understood is refused."""
+    assert isinstance(read(json.dumps({"model": "m"} | fields).encode(), endpoint=endpoint), Unreadable)
+
+
+def test_a_reranker_reads_its_query_with_every_document() -> None:
+    """Each of three documents is read with the query."""
+    once, thrice = (ask(Endpoint.RERANK, query="a query", documents=["d"] * count) for count in (1, 3))
+
+    assert thrice.text_bytes == once.text_bytes + 2 * (len("a query") + len("d"))
+
+
+@pytest.mark.parametrize("settings", ["generationConfig", "generation_config"])
+@pytest.mark.parametrize(
+    ("fields", "maximum", "choices"),
+    [
+        ({}, None, 1),
+        ({"maxOutputTokens": 64}, 64, 1),
+        ({"max_output_tokens": 64, "candidateCount": 2}, 64, 2),
+        ({"maxOutputTokens": 64, "max_output_tokens": 128, "candidateCount": 2, "candidate_count": 3}, 128, 3),
+    ],
+)
+def test_settings_of_gemini(settings: str, fields: Fields, maximum: int | None, choices: int) -> None:
+    """Gemini's settings count in both of their spellings, the largest of each."""
+    raw = json.dumps({"contents": [], settings: fields}).encode()
+    found = read_ask(raw, truncated=False, endpoint=Endpoint.GENERATE_CONTENT, content_type=None, model_required=False)
+
+    assert isinstance(found, Ask)
+    assert (found.models, found.output_tokens_max, found.choices) == ((), maximum, choices)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"generationConfig": []},
+        {"GenerationConfig": {}},
+        {"generationConfig": {"MaxOutputTokens": 1}},
+        {"generationConfig": {"maxOutputTokens": "1"}},
+        {"generationConfig": {"candidateCount": 0}},
+        {"extra_body": {"generationConfig": {}}},
+    ],
+)
+def test_settings_of_gemini_that_are_not_understood(body: Fields) -> None:
+    """Another spelling, or another kind of value, is refused."""
+    found = read(json.dumps({"model": "m"} | body).encode(), endpoint=Endpoint.GENERATE_CONTENT)
+
+    assert isinstance(found, Unreadable)
+
+
+@pytest.mark.parametrize("key", ["previous_response_id", "conversation", "prompt"])
+def test_what_is_stored_upstream_is_read_too(key: str) -> None:
+    """A response may build on a conversation that nobody sees here."""
+    assert ask(Endpoint.RESPONSES, **{key: "resp_1"}).recalls
+    assert not ask(Endpoint.RESPONSES, **{key: None}).recalls
+    assert not ask(Endpoint.CHAT_COMPLETIONS, **{key: "resp_1"}).recalls
+
+
+def test_a_service_tier() -> None:
+    """The tier that is asked for is known."""
+    assert ask(service_tier="flex").service_tier == "flex"
+    assert ask(service_tier=None).service_tier is None
+
+
+def test_a_body_that_nobody_reads() -> None:
+    """A WebSocket begins without a body."""
+    found = read_ask(b"x", truncated=False, endpoint=Endpoint.REALTIME, content_type="text/plain")
+
+    assert found == Ask(())
+
+
+def test_an_unknown_call_without_a_body() -> None:
+    """What is not known may have no body; what is known must have one."""
+    found = read_ask(b"", truncated=False, endpoint=Endpoint.OPAQUE, content_type=None, model_required=False)
+
+    assert found == Ask(())
+    assert isinstance(read(b"", endpoint=Endpoint.OPAQUE), Unreadable)
+    assert isinstance(
+        read_ask(b"", truncated=False, endpoint=Endpoint.RESPONSES, content_type=None, model_required=False), Unreadable
+    )
+
+
+BIG = "A" * (3 * BYTES_PER_PICTURE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "images"),
+    [
+        ({"messages": [{"source": {"type": "base64", "media_type": "image/png", "data": "iVBO"}}]}, 1),
+        ({"messages": [{"source": {"type": "base64", "media_type": "application/pdf", "data": BIG}}]}, 4),
+        ({"messages": [{"source": {"type": "text", "media_type": "text/plain", "data": "words"}}]}, 0),
+        ({"messages": [{"source": {"type": "url", "url": "https://x.org/y.png"}}]}, 1),
+        ({"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": "iVBO"}}]}]}, 1),
+        ({"contents": [{"parts": [{"inline_data": {"mime_type": "audio/mp3", "data": BIG}}]}]}, 4),
+        ({"contents": [{"parts": [{"fileData": {"fileUri": "gs://b/x.mp4"}}]}]}, 1),
+        ({"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": "no base64"}}]}]}, 0),
+        ({"messages": [{"input_audio": {"data": BIG, "format": "wav"}}]}, 4),
+        ({"tools": [{"source": {"media_type": "image/png", "data": "iVBO"}}]}, 0),
+    ],
+)
+def test_pictures_of_every_api(fields: Fields, images: int) -> None:
+    """Anthropic's and Gemini's pictures are pictures; longer media count as several, and a wrapped text as text."""
+    found = counted(**fields)
+
+    assert images == found[1]
+    assert images or found[0] > 0

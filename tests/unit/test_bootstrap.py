@@ -90,11 +90,16 @@ def test_the_token_is_not_in_the_options_text() -> None:
 
 def test_discovery_routes_are_marked_and_others_are_not() -> None:
     """Pruning is promised to the Check exactly where it is switched on, for reading methods only."""
-    *discovery, inference = host(read(replace(OPTIONS, api_prefixes=("/llm/", "/v1"))))["routes"]
+    *discovery, _, inference = host(read(replace(OPTIONS, api_prefixes=("/llm/", "llm"))))["routes"]
 
-    assert ["/models", "/v1/models", "/openai/models", "/openai/v1/models", "/llm/models"] == [
-        route["match"]["path_separated_prefix"] for route in discovery
-    ]
+    paths = [route["match"]["path_separated_prefix"] for route in discovery]
+    assert {
+        *("/models", "/v1/models", "/openai/models", "/openai/v1/models", "/cursor/models", "/cursor/v1/models"),
+        *("/model/info", "/v1/model/info", "/v2/model/info", "/model_group/info", "/v1/model_group/info", "/api/tags"),
+        *("/llm/models", "/llm/v1/models", "/llm/model/info", "/llm/v1/model/info", "/llm/v2/model/info"),
+        *("/llm/model_group/info", "/llm/v1/model_group/info", "/llm/api/tags"),
+    } == set(paths)
+    assert len(paths) == len(set(paths))
     for route in discovery:
         own = route["typed_per_filter_config"]
         assert ["GET|HEAD"] == [header["string_match"]["safe_regex"]["regex"] for header in route["match"]["headers"]]
@@ -103,6 +108,18 @@ def test_discovery_routes_are_marked_and_others_are_not() -> None:
         assert "extauthz.prune" in own
     assert "typed_per_filter_config" not in inference
     assert {"prefix": "/"} == inference["match"]
+
+
+def test_websockets_are_opened_by_get_alone() -> None:
+    """The Check would see no body behind any other request to upgrade, and nothing of one is buffered."""
+    *_, realtime, inference = host(read(OPTIONS))["routes"]
+    manager = read(OPTIONS)["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+
+    assert [{"upgrade_type": "websocket"}] == realtime["route"]["upgrade_configs"]
+    assert "GET" == realtime["match"]["headers"][0]["string_match"]["exact"]
+    assert "0s" == realtime["route"]["timeout"]
+    assert "upgrade_configs" not in inference["route"]
+    assert "upgrade_configs" not in manager
 
 
 def test_pruning_is_off_unless_a_route_asks_for_it() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX, Counter, Scope, ScopeKind
-from extauthz.domain.windows import LIFETIME, Window
+from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX, Budget, Counter, Increase, Scope, ScopeKind
+from extauthz.domain.money import AMOUNT_NANOUSD_MAX
+from extauthz.domain.windows import LIFETIME, Window, WindowRule
 
 FOREVER = Window(LIFETIME, 0, None)
 MONTH = Window("1mo", 1_788_000_000_000, 1_790_592_000_000)
@@ -22,6 +25,7 @@ def a_scope(kind: ScopeKind, *ids: str) -> Scope:
     ("scope", "text"),
     [
         pytest.param(a_scope(ScopeKind.GLOBAL), "global", id="global"),
+        pytest.param(a_scope(ScopeKind.ANONYMOUS), "anonymous", id="anonymous"),
         pytest.param(a_scope(ScopeKind.ORGANIZATION, "acme"), "org:acme", id="organization"),
         pytest.param(a_scope(ScopeKind.TEAM, "research"), "team:research", id="team"),
         pytest.param(a_scope(ScopeKind.MEMBER, "research", "ana"), "member:research/ana", id="member"),
@@ -59,11 +63,11 @@ def test_a_key_says_all(scope: Scope, text: str, window: Window, bounds: str) ->
 
 IDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=SCOPE_ID_BYTES_MAX // 4)
 SCOPES = st.one_of(
-    st.just(Scope(ScopeKind.GLOBAL)),
+    st.sampled_from([Scope(ScopeKind.GLOBAL), Scope(ScopeKind.ANONYMOUS)]),
     st.builds(lambda team, user: Scope(ScopeKind.MEMBER, (team, user)), IDS, IDS),
     st.builds(
         lambda kind, id_: Scope(kind, (id_,)),
-        st.sampled_from([kind for kind in ScopeKind if kind not in (ScopeKind.GLOBAL, ScopeKind.MEMBER)]),
+        st.sampled_from([*{*ScopeKind} - {ScopeKind.GLOBAL, ScopeKind.ANONYMOUS, ScopeKind.MEMBER}]),
         IDS,
     ),
 )
@@ -157,3 +161,19 @@ def test_ids_are_bounded(kind: ScopeKind) -> None:
     assert (*ids, fits) == Scope(kind, (*ids, fits)).ids
     with pytest.raises(ValueError, match="longer than 256 bytes"):
         Scope(kind, (*ids, f"{fits}x"))
+
+
+@given(
+    limit=st.integers(0, AMOUNT_NANOUSD_MAX),
+    amount=st.integers(0, AMOUNT_NANOUSD_MAX),
+    until_ms=st.integers(0, 2**42),
+    distance_ms=st.sampled_from([0, 1]) | st.integers(0, 2**42),
+)
+def test_an_increase_ends_to_the_millisecond(limit: int, amount: int, until_ms: int, distance_ms: int) -> None:
+    """Before its end the limit is so much higher, from then on what it was, and nothing else ever changes."""
+    plain = Budget(limit, WindowRule(), strict=True, soft_limit_nanousd=7)
+    increased = replace(plain, increase=Increase(amount, until_ms))
+
+    assert replace(plain, limit_nanousd=limit + amount) == increased.at(until_ms - 1 - distance_ms)
+    assert plain == increased.at(until_ms + distance_ms)
+    assert plain is plain.at(until_ms)

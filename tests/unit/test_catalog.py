@@ -5,24 +5,43 @@ from decimal import Decimal
 
 import pytest
 
-from extauthz.domain.prices import Prices
-from extauthz.pricing.catalog import (
-    REACH_MODELS_MAX,
-    Alias,
-    Catalog,
-    CatalogSource,
-    Fallbacks,
-    Offer,
-)
+from extauthz.domain.prices import Prices, Rates
+from extauthz.pricing.amounts import Amount, named
+from extauthz.pricing.catalog import REACH_MODELS_MAX, Answered, Catalog, PriceSource
+from extauthz.pricing.offers import Alias, CatalogSource, Fallbacks, Offer
 from extauthz.pricing.price_list import Listed, find_listed
 
-ZERO = (("input_cost_per_token", Decimal(0)), ("output_cost_per_token", Decimal(0)))
-PAID = (("input_cost_per_token", Decimal(2)), ("output_cost_per_token", Decimal(4)))
+
+def amounts(**prices: str) -> tuple[Amount, ...]:
+    """Write prices by LiteLLM's names."""
+    return tuple(named(name, Decimal(usd)) for name, usd in prices.items())
+
+
+ZERO = amounts(input_cost_per_token="0", output_cost_per_token="0")
+PAID = amounts(input_cost_per_token="2", output_cost_per_token="4")
 UNKNOWN = Prices(Decimal(90), Decimal(99))
 Leads = Mapping[str, tuple[str, ...]]
 LIST = {
-    "openai/listed": Listed(Decimal(1), Decimal(3), Decimal("0.5"), Decimal("1.5"), Decimal(5), context_tokens=8_000),
-    "openai/embedding": Listed(Decimal(1), None),
+    "openai/listed": Listed(
+        amounts(
+            input_cost_per_token="1",
+            output_cost_per_token="3",
+            cache_read_input_token_cost="0.5",
+            cache_creation_input_token_cost="1.5",
+            output_cost_per_reasoning_token="5",
+        ),
+        context_tokens=8_000,
+    ),
+    "openai/embedding": Listed(amounts(input_cost_per_token="1")),
+    "openai/long": Listed(
+        amounts(
+            input_cost_per_token="1",
+            input_cost_per_token_above_200k_tokens="2",
+            output_cost_per_token="3",
+            output_cost_per_token_above_200k_tokens="4",
+        )
+    ),
+    "openai/gratis": Listed(amounts(input_cost_per_token="0", output_cost_per_token="0")),
 }
 
 
@@ -57,18 +76,20 @@ def paid(name: str) -> Offer:
         pytest.param((free("m"), paid("m")), False, id="one of two deployments is paid"),
         pytest.param((free("m"), Offer("m", "openai/llama")), False, id="one of two deployments has no price"),
         pytest.param(
-            (Offer("m", "x/y", amounts=(*ZERO, ("output_cost_per_image", Decimal("0.04")))),),
+            (Offer("m", "x/y", amounts=(*ZERO, *amounts(output_cost_per_image="0.04"))),),
             False,
             id="a price per image",
         ),
         pytest.param(
-            (Offer("m", "x/y", amounts=(*ZERO, ("low", Decimal("0.03")))),), False, id="a price inside a price"
+            (Offer("m", "x/y", amounts=(*ZERO, *amounts(guardrail_cost_per_unit="0.03"))),),
+            False,
+            id="a price that nothing is booked by",
         ),
         pytest.param(
-            (Offer("m", "x/y", amounts=(*ZERO, ("output_cost_per_image", Decimal(0)))),), True, id="another price of 0"
+            (Offer("m", "x/y", amounts=(*ZERO, *amounts(output_cost_per_image="0"))),), True, id="another price of 0"
         ),
         pytest.param(
-            (Offer("m", "x/y", amounts=(*ZERO, ("input_cost_per_token", Decimal(1)))),), False, id="0 here, 1 there"
+            (Offer("m", "x/y", amounts=(*ZERO, *amounts(input_cost_per_token="1"))),), False, id="0 here, 1 there"
         ),
         pytest.param((Offer("m", "x/y", amounts=ZERO, leads_elsewhere=True),), False, id="it has fallbacks of its own"),
         pytest.param((Offer("m", "openai/listed", amounts=ZERO),), True, id="explicit 0 beats the list"),
@@ -179,14 +200,68 @@ class TestPrices:
                 id="configured beats the list",
             ),
             pytest.param(
-                Offer("m", "openai/listed", amounts=(("cache_read_input_token_cost", Decimal("0.7")),)),
+                Offer("m", "openai/listed", amounts=amounts(cache_read_input_token_cost="0.7")),
                 Prices(Decimal(1), Decimal(3), Decimal("0.7"), Decimal("1.5"), Decimal(5)),
                 id="one kind configured",
             ),
             pytest.param(
-                Offer("m", "x/y", amounts=(*PAID, ("input_cost_per_token_above_200k_tokens", Decimal(6)))),
-                Prices(Decimal(6), Decimal(4)),
-                id="the dearest tier",
+                Offer("m", "x/y", amounts=(*PAID, *amounts(input_cost_per_token_above_200k_tokens="6"))),
+                Prices(Decimal(2), Decimal(4), above=((200_000, Rates(Decimal(6), Decimal(4))),)),
+                id="a length of input",
+            ),
+            pytest.param(
+                Offer("m", "openai/long", amounts=amounts(input_cost_per_token="9")),
+                Prices(Decimal(9), Decimal(3), above=((200_000, Rates(Decimal(9), Decimal(4))),)),
+                id="input configured, at any length",
+            ),
+            pytest.param(
+                Offer("m", "openai/long", amounts=amounts(input_cost_per_token_above_200k_tokens="9")),
+                Prices(Decimal(1), Decimal(3), above=((200_000, Rates(Decimal(9), Decimal(4))),)),
+                id="a length configured",
+            ),
+            pytest.param(
+                Offer("m", "openai/listed", amounts=amounts(input_cost_per_token_flex="0.1")),
+                Prices(
+                    Decimal(1),
+                    Decimal(3),
+                    Decimal("0.5"),
+                    Decimal("1.5"),
+                    Decimal(5),
+                    tiers=(
+                        (
+                            "flex",
+                            Prices(Decimal("0.1"), Decimal(3), Decimal("0.5"), Decimal("1.5"), Decimal(5)),
+                        ),
+                    ),
+                ),
+                id="a tier configured",
+            ),
+            pytest.param(
+                Offer("m", "x/y", amounts=amounts(output_cost_per_image="0.04")),
+                Prices(
+                    UNKNOWN.input,
+                    UNKNOWN.output,
+                    per_image=Decimal("0.04"),
+                    guessed_input=True,
+                    guessed_output=True,
+                ),
+                id="by the picture",
+            ),
+            pytest.param(
+                Offer("m", "x/y", amounts=(*ZERO, *amounts(output_cost_per_image="0.04"))),
+                Prices(Decimal(0), Decimal(0), per_image=Decimal("0.04")),
+                id="by the picture alone, and said so",
+            ),
+            pytest.param(
+                Offer("m", "x/y", amounts=(*ZERO, *amounts(output_cost_per_pixel="0.1"))),
+                UNKNOWN,
+                id="by what no answer shows",
+            ),
+            pytest.param(Offer("m", "openai/gratis"), UNKNOWN, id="free by hearsay"),
+            pytest.param(
+                Offer("m", "openai/listed", uplift=Decimal("1.1"), amounts=PAID),
+                Prices(Decimal("2.2"), Decimal("4.4")),
+                id="raised for a region",
             ),
             pytest.param(Offer("m", "x/y"), UNKNOWN, id="unknown"),
             pytest.param(Offer("m", "openai/embedding"), Prices(Decimal(1), Decimal(99)), id="no output listed"),
@@ -207,6 +282,106 @@ class TestPrices:
         )
 
         assert found.unpriced() == ("b",)
+
+
+class TestAnswered:
+    """What an answer costs by the model that it names."""
+
+    CATALOG = catalog(
+        Offer("cheap", "openai/gpt", amounts=amounts(input_cost_per_token="1", output_cost_per_token="1")),
+        Offer("dear", "openai/gpt-pro", amounts=PAID),
+        Offer("gpt", "azure/gpt", amounts=amounts(input_cost_per_token="8", output_cost_per_token="8")),
+        free("llama"),
+        free("local/*"),
+        Offer("wild/*", "openai/*"),
+        aliases=(Alias("best", "dear"),),
+        fallbacks=({"cheap": ("dear",), "dear": ("llama",)},),
+    )
+
+    @pytest.mark.parametrize(
+        ("named", "asked", "usd", "is_expected"),
+        [
+            pytest.param("dear", "dear", 2, True, id="the one that was asked for"),
+            pytest.param("gpt-pro", "dear", 2, True, id="as its upstream calls it"),
+            pytest.param("openai/gpt-pro", "dear", 2, True, id="as LiteLLM calls it"),
+            pytest.param("best", "best", 2, True, id="an alias"),
+            pytest.param("dear", "best", 2, True, id="what an alias leads to"),
+            pytest.param("dear", "cheap", 2, True, id="a fallback"),
+            pytest.param("gpt", "cheap", 1, True, id="what was asked for, under the name of another"),
+            pytest.param("llama", "dear", 0, True, id="a free fallback"),
+            pytest.param("gpt", "dear", 8, False, id="another of the list"),
+            pytest.param("gpt-pro", "llama", 2, False, id="another, as its upstream calls it"),
+            pytest.param("llama", "gpt", 0, False, id="a free one that nothing leads to"),
+            pytest.param("local/any", "local/any", 0, True, id="one that a pattern stands for"),
+            pytest.param("local/other", "dear", None, False, id="a pattern says nothing of others"),
+            pytest.param("gpt-4o-2024-11-20", "dear", None, False, id="one that nobody knows"),
+        ],
+    )
+    def test_answered(self, named: str, asked: str, usd: int | None, *, is_expected: bool) -> None:
+        """A name is looked for near what was asked first, then in the list, then among upstreams' names."""
+        answered = self.CATALOG.answered(named, asked)
+        found = None if answered is None else (answered.prices.input, answered.free, answered.expected)
+
+        assert found == (None if usd is None else (Decimal(usd), usd == 0, is_expected))
+
+    def test_the_dearest_of_several(self) -> None:
+        """Which of a model's deployments answered is not known."""
+        two = catalog(Offer("m", "a/x", amounts=PAID), free("m"))
+
+        assert Answered(Prices(Decimal(2), Decimal(4)), free=False, expected=True) == two.answered("m", "m")
+
+
+class TestSources:
+    """Who says what a model costs."""
+
+    @pytest.mark.parametrize(
+        ("offer", "source"),
+        [
+            pytest.param(paid("m"), PriceSource.CONFIG, id="the configuration"),
+            pytest.param(Offer("m", "x/y", amounts=amounts(output_cost_per_image="1")), PriceSource.CONFIG, id="units"),
+            pytest.param(Offer("m", "openai/listed"), PriceSource.LIST, id="the list"),
+            pytest.param(Offer("m", "openai/embedding"), PriceSource.LIST, id="the list, of a model without output"),
+            pytest.param(
+                Offer("m", "openai/listed", amounts=amounts(search_context_cost_per_query="1")),
+                PriceSource.LIST,
+                id="the list, for all but searches",
+            ),
+            pytest.param(Offer("m", "x/y"), PriceSource.UNKNOWN, id="nobody"),
+            pytest.param(
+                Offer("m", "x/y", amounts=amounts(input_cost_per_token="1")), PriceSource.UNKNOWN, id="half of it"
+            ),
+            pytest.param(
+                Offer("m", "x/y", amounts=amounts(input_cost_per_token_flex="1", output_cost_per_token_flex="1")),
+                PriceSource.UNKNOWN,
+                id="a tier alone",
+            ),
+        ],
+    )
+    def test_source(self, offer: Offer, source: PriceSource) -> None:
+        """A price of its own, one of the list, or none; a model without a price is named."""
+        reach = catalog(offer).reach(("m",))
+
+        assert (source, ("m",) if source is PriceSource.UNKNOWN else ()) == (reach.source, reach.unpriced)
+
+    def test_the_least_sure_counts(self) -> None:
+        """Of several that may answer, the one that is known least says how sure the price is."""
+        found = catalog(paid("a"), Offer("b", "openai/listed"), Offer("c", "x/y"))
+
+        assert found.reach(("a", "b")).source is PriceSource.LIST
+        assert found.reach(("a", "b", "c")).source is PriceSource.UNKNOWN
+
+    def test_prices_that_nothing_is_booked_by(self) -> None:
+        """They are named with their models, those of 0 are not."""
+        found = catalog(
+            Offer("a", "x/y", amounts=(*PAID, *amounts(output_cost_per_pixel="1", ocr_cost_per_page_batches="1"))),
+            Offer("b", "x/y", amounts=(*PAID, *amounts(input_cost_per_pixel="0", somebodys_own_cost="3"))),
+        )
+
+        assert (
+            ("a", "output_cost_per_pixel"),
+            ("a", "ocr_cost_per_page"),
+            ("b", "somebodys_own_cost"),
+        ) == found.unsettled()
 
 
 class TestReach:
@@ -253,6 +428,15 @@ class TestReach:
         assert not reach.free
 
 
+# Of gemini-2.5-pro, in USD, by the length above which they count.
+LONG_INPUT = (("0.00000125", 0), ("0.0000025", 200_000))
+
+
+def plain(listed: Listed) -> dict[str | None, Decimal]:
+    """Give the prices of short inputs, by their kinds."""
+    return {amount.kind: amount.usd for amount in listed.amounts if amount.plain}
+
+
 class TestPriceList:
     """The price list that comes with the package genai-prices."""
 
@@ -271,26 +455,39 @@ class TestPriceList:
         listed = find_listed(upstream_model, provider)
 
         assert listed is not None
-        assert (Decimal("0.0000025"), Decimal("0.00001")) == (listed.input, listed.output)
+        assert {"input": Decimal("0.0000025"), "output": Decimal("0.00001")}.items() <= plain(listed).items()
 
     @pytest.mark.parametrize("upstream_model", ["openai/llama", "ollama/llama3", "nobody", "", "/", "a/b/c"])
     def test_knows_what_it_does_not_know(self, upstream_model: str) -> None:
         """A model that is not in the list has no price."""
         assert find_listed(upstream_model) is None
 
-    def test_takes_the_dearest_tier(self) -> None:
-        """Long prompts are dearer at some providers, and a request is held at that price."""
+    def test_has_lengths_of_input(self) -> None:
+        """Long prompts are dearer at some providers, and only those."""
         listed = find_listed("vertex_ai/gemini-2.5-pro")
 
         assert listed is not None
-        assert (Decimal("0.0000025"), Decimal("0.000015")) == (listed.input, listed.output)
+        assert [Amount("input_cost_per_token", Decimal(usd), tokens) for usd, tokens in LONG_INPUT] == [
+            amount for amount in listed.amounts if amount.name == "input_cost_per_token"
+        ]
+
+    def test_has_sound_and_searches(self) -> None:
+        """What is paid by the hour is here by the second, rounded up behind what money is counted in."""
+        whisper, claude = find_listed("groq/whisper-large-v3"), find_listed("anthropic/claude-sonnet-4-5")
+
+        assert whisper is not None
+        assert claude is not None
+        (second,) = (amount.usd for amount in whisper.amounts if amount.kind == "per_second")
+        assert Decimal("0.00003083333333333333333333333334") == second
+        assert Amount("search_context_cost_per_query", Decimal("0.01")) in claude.amounts
+        assert Amount("cache_creation_input_token_cost_above_1hr", Decimal("0.000006")) in claude.amounts
 
     def test_takes_the_newest_price(self) -> None:
         """A price that was cut counts as it is now: o3 came at 10 USD per million input tokens."""
         listed = find_listed("openai/o3")
 
         assert listed is not None
-        assert Decimal("0.000002") == listed.input
+        assert Decimal("0.000002") == plain(listed)["input"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The configuration file: what a good one gives, and what is said about a bad one."""
 
+from datetime import time
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -12,9 +13,12 @@ from extauthz.config.model import ExtauthzSection, Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.config.upstream_auth import UpstreamAuthAction
 from extauthz.domain.address import Address
-from extauthz.domain.budgets import Scope, ScopeKind
+from extauthz.domain.budgets import Increase, Scope, ScopeKind
+from extauthz.domain.endpoints import Endpoint
 from extauthz.domain.money import usd_text
 from extauthz.domain.policy import Admission, ModelsPolicy, OnAbort
+from extauthz.domain.routes import classify
+from extauthz.domain.windows import Duration, ResetRules, Unit, WindowRule
 from extauthz.errors import ConfigError
 from extauthz.ledger.url import parse_store_url
 
@@ -95,7 +99,7 @@ class TestExample:
             "timezone",
             "token",
             "upstream_auth",
-            "user_header_name",
+            "user_headers",
         }
         shown, default = load(EXAMPLE, ENVIRON).settings, Settings()
 
@@ -177,15 +181,31 @@ class TestSettings:
             MODELS
             + """
 general_settings: {budget_exceeded_models_policy: all, user_header_name: X-User}
-litellm_settings: {timezone: Europe/Berlin}
+litellm_settings: {timezone: Europe/Berlin, budget_reset_time: "06:30"}
 """
         ).settings
 
-        assert (ModelsPolicy.ALL, "x-user", "Europe/Berlin") == (
+        assert (ModelsPolicy.ALL, ("x-user",), "Europe/Berlin", time(6, 30)) == (
             settings.models_policy,
-            settings.user_header_name,
+            settings.user_headers,
             settings.timezone,
+            settings.budget_reset_time,
         )
+
+    def test_what_litellm_hands_on_is_inference(self, files: Files) -> None:
+        """What stands below a pass-through is paid; what is known there anyway stays known."""
+        snapshot = files.load(
+            MODELS
+            + """
+general_settings:
+  pass_through_endpoints: [{path: /bria, target: "https://a.example"}, {path: /v1/rerank}, {path: tools/x/}]
+extauthz: {api_prefixes: [/llm]}
+"""
+        )
+        prefixes = snapshot.settings.api_prefixes
+
+        assert prefixes == ("/llm", "/bria", "/tools/x")
+        assert classify("POST", "/bria/v1/text-to-image", {}, prefixes).endpoint is Endpoint.OPAQUE
 
     def test_own_section(self, files: Files) -> None:
         """What stands under `extauthz:` is in the settings."""
@@ -271,6 +291,19 @@ class TestNotices:
                 id="no price",
             ),
             pytest.param(
+                "model_list: [{model_name: m, litellm_params: {model: x/y}}]\nextauthz: {unknown_price: deny}",
+                "models without a price, neither in model_list nor in the price list: m; they are refused "
+                "(extauthz.unknown_price). Write both prices, as 0 if they are free",
+                id="no price, and that is not wanted",
+            ),
+            pytest.param(
+                "model_list: [{model_name: m, litellm_params: {model: x/y, input_cost_per_token: 1, "
+                "output_cost_per_token: 1, output_cost_per_pixel: 1, ocr_cost_per_page_batches: 1}}]",
+                "prices by which nothing is booked, for no answer shows what they count: m (output_cost_per_pixel), "
+                "m (ocr_cost_per_page)",
+                id="prices that nothing is booked by",
+            ),
+            pytest.param(
                 MODELS + "litellm_settings: {fallbacks: [{gpt: [gone]}]}",
                 "aliases and fallbacks lead to models that are not in model_list: gone",
                 id="a fallback that leads nowhere",
@@ -304,6 +337,62 @@ class TestCatalog:
         assert (100, 10) == (model.context_tokens, model.output_tokens_max)
 
     @pytest.mark.parametrize(
+        ("params", "above"),
+        [
+            pytest.param(
+                "tiered_pricing: [{range: [0, 32000], input_cost_per_token: 1, output_cost_per_token: 4}, "
+                "{range: [32000.0, 128000], input_cost_per_token: 2, output_cost_per_token: 5}]",
+                ((32_000, 2, 5),),
+                id="by ranges of the input",
+            ),
+            pytest.param(
+                "tiered_pricing: [{max_results_range: [0, 25], input_cost_per_token: 1, output_cost_per_token: 4}]",
+                (),
+                id="by ranges of something else",
+            ),
+            pytest.param(
+                "input_cost_per_token: 0.5, output_cost_per_token: 4, "
+                "off_peak_pricing: {input_cost_per_token: 1, hours_utc: '00:00-01:00', windows: [{weekdays: [6, 7]}]}",
+                (),
+                id="by hours: the dearer",
+            ),
+            pytest.param(
+                "input_cost_per_token: 1, output_cost_per_token: 4, input_cost_per_token_above_200k_tokens: 3",
+                ((200_000, 3, 4),),
+                id="by name",
+            ),
+            pytest.param(
+                "input_cost_per_token: 0.8, output_cost_per_token: 3.2, "
+                "regional_processing_uplift_multiplier_eu: 1.25, regional_processing_uplift_multiplier_us: 1.1",
+                (),
+                id="raised by the highest",
+            ),
+        ],
+    )
+    def test_prices_of_several(self, files: Files, params: str, above: tuple[tuple[int, int, int], ...]) -> None:
+        """A price may depend on the length of the input; of what is not seen the dearest counts."""
+        text = f"model_list: [{{model_name: m, litellm_params: {{model: x/y, {params}}}}}]"
+        model = files.load(text).catalog.find("m")
+
+        assert model is not None
+        (deployment,) = model.deployments
+        prices = deployment.prices
+        assert (Decimal(1), Decimal(4)) == (prices.input, prices.output)
+        assert above == tuple((tokens, int(rates.input), int(rates.output)) for tokens, rates in prices.above)
+
+    def test_unknown_price(self, files: Files) -> None:
+        """What a model without any price costs stands in the configuration, for units as well."""
+        text = (
+            "model_list: [{model_name: m, litellm_params: {model: x/y}}]\n"
+            "extauthz: {unknown_price: {input_cost_per_token: 0.1, cost_per_image: 7, cost_per_query: 0.5}}"
+        )
+        prices = files.load(text).catalog.reach(["m"]).prices
+
+        assert (Decimal("0.1"), Decimal("0.00018"), Decimal(7)) == (prices.input, prices.output, prices.per_image)
+        assert (Decimal("0.1"), Decimal("0.0003")) == (prices.per_second, prices.per_character)
+        assert (Decimal("0.5"), Decimal("0.5")) == (prices.per_query, prices.per_search)
+
+    @pytest.mark.parametrize(
         ("extra", "is_free"),
         [
             pytest.param("", True, id="nothing else"),
@@ -313,6 +402,10 @@ class TestCatalog:
             pytest.param("tiered_pricing: [{range: [0, 32000], input_cost_per_token: 0}]", True, id="a free tier"),
             pytest.param("tiered_pricing: [{range: [0, 32000], input_cost_per_token: 1e-9}]", False, id="a paid tier"),
             pytest.param("off_peak_pricing: {start: '16:30', input_cost_per_token: 0}", True, id="hours"),
+            pytest.param("off_peak_pricing: {weekdays: [1, 2], input_cost_per_token: 0}", True, id="days"),
+            pytest.param("input_cost_per_token_priority: 1e-9", False, id="a paid tier of service"),
+            pytest.param("regional_endpoint_uplift_multiplier: 1.1", True, id="what multiplies prices is none"),
+            pytest.param("guardrail_cost_per_unit: {wordPolicyUnits: 0.01, unit: per 1k}", False, id="of anything"),
             pytest.param("fallbacks: [paid]", False, id="fallbacks of its own"),
         ],
     )
@@ -370,7 +463,7 @@ MISTAKES = [
     pytest.param(
         "extauthz:\n  users:\n    ana: {colour: 1}",
         "3: extauthz.users.ana.colour: unknown key; known here: admission, anchor, budget_duration, "
-        "budget_limits, max_budget, organization, soft_budget",
+        "budget_limits, max_budget, organization, soft_budget, temp_budget_expiry, temp_budget_increase",
         id="unknown key, nothing like it",
     ),
     pytest.param(
@@ -697,6 +790,29 @@ MISTAKES = [
         id="time zone",
     ),
     pytest.param(
+        "extauthz: {budget_reset_time: 24:00}\nlitellm_settings: {budget_reset_time: 6:30}",
+        "1: extauthz.budget_reset_time: `24:00` is not a time of day: write 24-hour HH:MM or HH:MM:SS in quotes, such "
+        "as '06:30'\n"
+        "2: litellm_settings.budget_reset_time: `6:30` is not a time of day: write 24-hour HH:MM or HH:MM:SS in "
+        "quotes, such as '06:30'",
+        id="reset time",
+    ),
+    pytest.param(
+        "extauthz: {reset_rules: calendar}",
+        "1: extauthz.reset_rules: write one of: litellm, exact",
+        id="reset rules",
+    ),
+    pytest.param(
+        "extauthz:\n  global: {max_budget: 1, temp_budget_increase: 1}\n"
+        "  users: {ana: {temp_budget_increase: 1, temp_budget_expiry: 2026-12-01}}\n"
+        "  teams: {t: {budget_limits: [{max_budget: 9e6, temp_budget_increase: 1e6, temp_budget_expiry: 2026-12-01}]}}",
+        "2: extauthz.global: temp_budget_increase and temp_budget_expiry stand together: write both or neither\n"
+        "3: extauthz.users.ana: temp_budget_increase stands without max_budget: write max_budget beside it\n"
+        "4: extauthz.teams.t.budget_limits[0]: 1.0E+7 USD is above 9007199.254740991, the most that one budget can "
+        "hold",
+        id="increase",
+    ),
+    pytest.param(
         "extauthz: {global: {max_budget: 1, anchor: soon}}",
         "1: extauthz.global.anchor: `soon` is not a date: write 2026-01-31 or 2026-01-31T08:00:00+01:00",
         id="anchor",
@@ -839,6 +955,46 @@ class TestAccounts:
         rule = principal.scopes[-1].budgets[1].rule
 
         assert (rule.zone, rule.anchor_ms) == ("Europe/Berlin", 1_767_222_000_000)
+
+    @pytest.mark.parametrize(
+        ("text", "rule"),
+        [
+            pytest.param("", WindowRule(Duration(30, Unit.DAY)), id="LiteLLM's rules"),
+            pytest.param(
+                "reset_rules: exact", WindowRule(Duration(30, Unit.DAY), rules=ResetRules.EXACT), id="exact rules"
+            ),
+            pytest.param(
+                "budget_reset_time: 23:59:30",
+                WindowRule(Duration(30, Unit.DAY), reset_time=time(23, 59, 30)),
+                id="reset time",
+            ),
+        ],
+    )
+    def test_rule(self, files: Files, text: str, rule: WindowRule) -> None:
+        """Windows follow the rules and the time of day that the file says, ours before LiteLLM's."""
+        theirs = 'litellm_settings: {max_budget: 7, budget_duration: 30d, budget_reset_time: "00:00"}'
+        (budget,) = files.load(f"{theirs}\nextauthz: {{{text}}}").directory.budgets_on(Scope(ScopeKind.GLOBAL))
+
+        assert rule == budget.rule
+
+    def test_increase(self, files: Files) -> None:
+        """An increase ends when the file says, to the millisecond; without an offset that is local time in the zone."""
+        budgets = files.load(
+            """
+            extauthz:
+              timezone: Europe/Berlin
+              global:
+                max_budget: 10
+                temp_budget_increase: 2.5
+                temp_budget_expiry: 2026-12-01T08:00:00.029
+                budget_limits: [{max_budget: 1, temp_budget_increase: 1, temp_budget_expiry: 2026-12-01T08:00:00+02:00}]
+            """
+        ).directory.budgets_on(Scope(ScopeKind.GLOBAL))
+        eight_ms = 1_796_108_400_000
+
+        assert [Increase(2_500_000_000, eight_ms + 29), Increase(1_000_000_000, eight_ms - 3_600_000)] == [
+            budget.increase for budget in budgets
+        ]
 
     @pytest.mark.parametrize(
         ("text", "global_budgets"),

@@ -25,6 +25,19 @@ model_list:
 EVERYTHING = (
     MODELS
     + """
+  - model_name: priced
+    litellm_params:
+      model: openai/x
+      input_cost_per_token_above_200k_tokens: 2e-6
+      cache_creation_input_token_cost_above_1hr_above_200k_tokens_priority: 3e-6
+      output_cost_per_image: 0.04
+      search_context_cost_per_query: {search_context_size_low: 0.01, search_context_size_high: 0.05}
+      tiered_pricing:
+        - {range: [0, 32768], input_cost_per_token: 1e-6}
+        - {range: [32768, 128000.0], input_cost_per_token: 1.5e-6, output_cost_per_token: 0}
+      off_peak_pricing: {input_cost_per_token: 5e-7, windows: [{hours_utc: "00:00-01:00", weekdays: [1, 2]}]}
+      regional_processing_uplift_multiplier_eu: 1.1
+      ocr_cost_per_page: 0.1
 general_settings:
   budget_exceeded_models_policy: free_only
   user_header_name: X-End-User
@@ -35,6 +48,8 @@ router_settings:
 litellm_settings: {context_window_fallbacks: [{local-llama: [gpt-4o]}]}
 extauthz:
   timezone: Europe/Berlin
+  budget_reset_time: "06:30"
+  reset_rules: exact
   shadow_paths: [/v1/embeddings]
   estimate: {mode: fixed, output_tokens: 99}
   alerts: {percentages: [50, 90]}
@@ -47,6 +62,8 @@ extauthz:
       soft_budget: 8.5
       budget_duration: 1mo
       anchor: 2026-01-31
+      temp_budget_increase: 2.5
+      temp_budget_expiry: 2026-12-01T08:00:00.029
       budget_limits: [{max_budget: 1, budget_duration: 1d}, {max_budget: 7, admission: strict}]
       members: {ana: {max_budget: 2}}
       models: [gpt-4o, "openai/*"]
@@ -88,7 +105,8 @@ async def test_defaults_are_written(tmp_path: Path) -> None:
 
     own = document["extauthz"]
     assert {*Service.model_fields} <= own.keys()
-    assert ("memory", 120, "127.0.0.1:9192", {"mode": "usual", "output_tokens": 512, "image_tokens": 1600}) == (
+    estimate = {"mode": "usual", "output_tokens": 512, "image_tokens": 1600, "flat_usd": 0.1}
+    assert ("memory", 120, "127.0.0.1:9192", estimate) == (
         own["store"],
         own["lease_seconds"],
         own["listen"]["admin"],
@@ -104,6 +122,7 @@ async def test_prices_are_those_in_force(tmp_path: Path) -> None:
 
     assert (0.0000025, False) == (float(prices["gpt-4o"]["input_cost_per_token"]), prices["gpt-4o"]["free"])
     assert prices["local-llama"]["free"]
+    assert ["config", "genai-prices"] == [prices[name]["source"] for name in ("gpt-4o", "claude")]
     assert 0 < float(prices["claude"]["input_cost_per_token"]) < 0.00003
 
 

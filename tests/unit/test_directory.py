@@ -224,4 +224,5 @@ def test_the_scopes_with_budgets() -> None:
         "key:" + "aa" * 32,
         "end_user:vip",
     ] == [scope.text for scope in directory.budgeted()]
-    assert usd(9) == directory.default_end_user
+    anybody = Scope(ScopeKind.END_USER, ("anybody",))
+    assert (usd(9), True) == (directory.budgets_on(anybody), directory.is_stranger(anybody))

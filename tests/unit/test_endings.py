@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from extauthz.domain.reservation import Note, Signal, State
+from extauthz.domain.reservation import Claim, Note, Signal, State
 from extauthz.endings import AT_ONCE_MAX, End, Endings
-from extauthz.ledger.base import Ending, Release, Settle
-from tests.support.ledger import a_counter, a_hold
+from extauthz.ledger.base import Ending, Promise, Release, Renew, Settle
+from tests.support.ledger import LEASE, a_counter, a_hold, a_reserve
 from tests.support.processes import eventually
 from tests.support.witness import AbsentLedger, Witness
 
@@ -69,7 +69,7 @@ def settle(name: str, cost_nanousd: int = 7) -> Settle:
 
 
 def _id(end: End) -> str:
-    return end.hold.id if isinstance(end, Settle) else end.id
+    return end.id if isinstance(end, Release) else end.hold.id
 
 
 async def spent(house: House) -> int:
@@ -99,6 +99,50 @@ async def test_carried_out_at_once(end: End, told: tuple[str, int | None, Note])
     assert [("r", Ending.UNKNOWN)] == house.heard
     assert [] == house.witness.waiting
     await asyncio.wait_for(house.endings.drained(), 10)
+
+
+PROMISE = Promise("a name", "a signed hold")
+
+
+def renewal(name: str) -> Renew:
+    """Let a reservation go on until what its answer promised is seen."""
+    return Renew(a_hold(name, (COUNTER,), reserved_at_ms=0), LEASE, promise=PROMISE)
+
+
+async def test_a_promise_is_remembered_with_its_renewal() -> None:
+    """A reservation that goes on is found by what its answer promised, also when the store was away meanwhile."""
+    house = House()
+    await house.ledger.reserve(a_reserve("r", Claim(COUNTER, None, 5), reserved_at_ms=0))
+    house.ledger.away = True
+    await house.bring(renewal("r"))
+    house.ledger.away = False
+    async with house.catching_up():
+        await house.endings.drained()
+
+    assert [("r", Ending.OPEN)] == house.heard
+    assert PROMISE.hold == await house.ledger.promised(PROMISE.name)
+
+
+async def test_what_cannot_go_on_promises_nothing() -> None:
+    """A reservation that has ended is booked by its lease, and is found by nobody."""
+    house = House()
+    await house.bring(renewal("r"))
+
+    assert LEASE.cost_nanousd == await spent(house)
+    assert await house.ledger.promised(PROMISE.name) is None
+
+
+@pytest.mark.parametrize(
+    "end", [replace(settle("r"), promised="a name"), Release("r", promised="a name")], ids=["settle", "release"]
+)
+async def test_a_promise_that_was_kept_is_forgotten(end: End) -> None:
+    """What ends a reservation by its promise makes room for others."""
+    house = House()
+    await house.ledger.promise(PROMISE)
+    await house.bring(end)
+
+    assert ["r"] == house.ledger.ids
+    assert await house.ledger.promised(PROMISE.name) is None
 
 
 async def test_kept_while_the_store_is_away() -> None:

@@ -13,7 +13,7 @@ from extauthz.authorizer import Call
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.budgets import Counter, Scope, Standing
-from extauthz.domain.identity import Credential
+from extauthz.domain.credentials import Credential
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.verdict import Deny, Reason
 from extauthz.errors import StoreUnavailableError

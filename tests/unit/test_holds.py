@@ -1,5 +1,8 @@
 """The hold on its journey: signed, opaque, and of no use to a forger."""
 
+import base64
+import hmac
+import json
 from dataclasses import replace
 from decimal import Decimal
 
@@ -7,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.adapters.holds import HOLD_BYTES_MAX, HoldCodec
+from extauthz.adapters.holds import HOLD_BYTES_MAX, SEALED_CHARS_MAX, HoldCodec
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
-from extauthz.domain.prices import Estimate, Prices
-from extauthz.domain.reservation import Hold, public_id
+from extauthz.domain.prices import Estimate, Prices, Rates, Units
+from extauthz.domain.reservation import Hold, promise_name, public_id
 from extauthz.domain.windows import Window
 from extauthz.errors import HoldRejectedError
+from extauthz.pricing.amounts import TIERS
+from extauthz.pricing.cost import LENGTHS_MAX
 
 HOLD = Hold(
     id="6f1c",
@@ -28,6 +33,48 @@ HOLD = Hold(
     choices=3,
     whole_prices=Prices(Decimal(0), Decimal("2e-6")),
     tokens_max=384_000,
+    priced_by="0123456789ab",
+)
+
+# What a hold of version 2 is made of: five rates in a row, five numbers of an estimate, and no units.
+BEFORE = replace(HOLD, priced_by="")
+BEFORE_JSON = [
+    2,
+    BEFORE.id,
+    BEFORE.reserved_at_ms,
+    BEFORE.model,
+    True,
+    3,
+    384_000,
+    ["1.5E-7", "0.00001", "0", None, None],
+    ["0", "0.000002", None, None, None],
+    [12, 512, 5_121_800, 99_000_000, 100],
+    [
+        ["global", [], "lifetime", 0, None],
+        ["member", ["a/b", "ü|n"], "1mo", 1_788_000_000_000, 1_791_000_000_000],
+    ],
+]
+
+AMOUNTS = st.decimals(min_value=0, max_value=1, allow_nan=False, allow_infinity=False, places=20)
+RATES = st.fixed_dictionaries(
+    {"input": AMOUNTS, "output": AMOUNTS},
+    optional={kind: AMOUNTS for kind in Rates.__slots__ if kind not in {"input", "output"}},
+)
+BASES = st.builds(
+    lambda rates, above, guessed: replace(
+        Prices(**rates),
+        above=tuple((length, Rates(**longer)) for length, longer in sorted(above.items())),
+        guessed_input=guessed,
+        guessed_output=not guessed,
+    ),
+    RATES,
+    st.dictionaries(st.integers(1, 10**6), RATES, max_size=3),
+    st.booleans(),
+)
+PRICES = st.builds(
+    lambda base, tiers: replace(base, tiers=tuple(tiers.items())),
+    BASES,
+    st.dictionaries(st.sampled_from(("batch", "flex", "priority")), BASES, max_size=3),
 )
 
 
@@ -43,16 +90,82 @@ def signed(hold: Hold = HOLD) -> str:
     return text
 
 
+def sealed(document: list[object]) -> str:
+    """Sign what is written as some other version would be."""
+    payload = base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=")
+    mac = base64.urlsafe_b64encode(hmac.digest(b"k" * 32, payload, "sha256")[:16]).rstrip(b"=")
+    return f"{payload.decode()}.{mac.decode()}"
+
+
 @pytest.mark.parametrize(
     "hold",
     [
         pytest.param(HOLD, id="with everything"),
         pytest.param(replace(HOLD, whole_prices=None), id="of a body that was seen to its end"),
         pytest.param(replace(HOLD, tokens_max=None), id="of a model whose context nobody knows"),
+        pytest.param(replace(HOLD, free=True), id="of what passed as free"),
+        pytest.param(
+            replace(HOLD, estimate=replace(HOLD.estimate, units=Units(1, 2, 3, 4, 5), flat_nanousd=6)), id="with units"
+        ),
     ],
 )
 def test_a_hold_comes_back_as_it_left(hold: Hold) -> None:
     """Every field survives the journey, prices to the last digit."""
+    assert hold == codec().decode(signed(hold))
+
+
+@given(PRICES, st.none() | PRICES)
+def test_prices_come_back_as_they_left(prices: Prices, whole_prices: Prices | None) -> None:
+    """Rates of every kind, length and tier survive the journey, and so does what has none."""
+    hold = replace(HOLD, prices=prices, whole_prices=whole_prices)
+
+    assert hold == codec().decode(signed(hold))
+
+
+def test_a_hold_of_the_version_before_is_read() -> None:
+    """While servers are replaced, requests that older ones let through are still under way."""
+    assert BEFORE == codec().decode(sealed(BEFORE_JSON))
+
+
+@pytest.mark.parametrize("version", [1, 4, "3", None])
+def test_other_versions_are_not_guessed_at(version: object) -> None:
+    """A hold that somebody else's rules are for is no hold here."""
+    with pytest.raises(HoldRejectedError):
+        codec().decode(sealed([version, *BEFORE_JSON[1:]]))
+
+
+def test_prices_travel_as_what_they_differ_in() -> None:
+    """A tier that has one rate of its own takes less room than the base."""
+    plain = replace(HOLD, prices=Prices(Decimal("1.5e-7"), Decimal("0.00001"), cache_read_input=Decimal("1.5e-8")))
+    tier = replace(plain.prices, input=Decimal("3e-7"))
+
+    assert (
+        len(signed(replace(plain, prices=replace(plain.prices, tiers=(("priority", tier),)))))
+        < len(signed(plain)) + len(base64.b64encode(b',"T":[["priority",{"i":"3E-7"}]]')) + 4
+    )
+
+
+def test_the_largest_hold_fits() -> None:
+    """Whatever a configuration says of prices, and however long the payers' names are, its holds are read again."""
+    long = Rates(**{kind: Decimal(f"0.{number:020}") for number, kind in enumerate(Rates.__slots__, 10**18)})
+    lengths = tuple(
+        (
+            1_000 * number,
+            replace(long, **{kind: getattr(long, kind) + Decimal(number) for kind in Rates.__slots__}),
+        )
+        for number in range(1, LENGTHS_MAX + 1)
+    )
+    base = Prices(Decimal(1), Decimal(1), above=lengths)
+    prices = replace(base, tiers=tuple((tier, base) for tier in TIERS.values()))
+    windows = [Window(f"{number}d", 0, 10**12) for number in range(8)]
+    scopes = [Scope(kind, ("\0" * 256,) * (2 if kind is ScopeKind.MEMBER else 1)) for kind in ScopeKind]
+    hold = replace(
+        HOLD,
+        prices=prices,
+        whole_prices=prices,
+        counters=tuple(Counter(scope, window) for scope in scopes for window in windows),
+    )
+
     assert hold == codec().decode(signed(hold))
 
 
@@ -116,6 +229,43 @@ def test_size_is_bounded() -> None:
     """A huge string is refused before any work is done on it."""
     with pytest.raises(HoldRejectedError):
         codec().decode("x" * (HOLD_BYTES_MAX + 1))
+
+
+NAME = promise_name("resp_1")
+
+
+def test_a_name_comes_back_as_it_was_sealed() -> None:
+    """A sealed name is no longer than is believed, and is read back by the same store."""
+    text = codec().seal(NAME)
+
+    assert text is not None
+    assert len(text) == SEALED_CHARS_MAX
+    assert NAME == codec().unseal(text)
+    assert codec(None).seal(NAME) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(codec(b"x" * 32).seal(NAME), id="of another store"),
+        pytest.param(NAME, id="not sealed"),
+        pytest.param(f"{promise_name('resp_2')}.{str(codec().seal(NAME)).partition('.')[2]}", id="another name"),
+        pytest.param(signed(), id="a hold"),
+        pytest.param("ü.ü", id="no base64"),
+        pytest.param("", id="nothing"),
+    ],
+)
+def test_a_forged_name_is_refused(text: str) -> None:
+    """Whoever has not the store's key can name no promise."""
+    with pytest.raises(HoldRejectedError):
+        codec().unseal(text)
+
+
+def test_a_sealed_name_is_no_hold() -> None:
+    """What signs a name signs no hold."""
+    payload = base64.urlsafe_b64encode(b"[]").decode()
+    with pytest.raises(HoldRejectedError):
+        codec().decode(str(codec().seal(payload)))
 
 
 def test_clients_see_a_hash() -> None:

@@ -5,18 +5,16 @@ That Envoy hands it the same bytes is what tests/integration/test_meter.py shows
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import lupa.luajit21 as luajit  # type: ignore[import-untyped]
 import pytest
 
-from extauthz.envoy.bootstrap import meter_source
+from tests.support.lua_meter import OPTIONS, Meter
 from tests.support.metered import (
     CHAT,
     CHAT_TRUTH,
+    COST_LITELLM,
     DOCUMENTS,
     EVENT_STREAM,
     FINISH,
@@ -28,49 +26,6 @@ from tests.support.metered import (
     delta,
     stream,
 )
-
-OPTIONS = b'{"include_usage":true}'
-
-
-class Meter:
-    """The parts of meter.lua that know nothing of Envoy."""
-
-    def __init__(self) -> None:
-        self._parts: Any = luajit.LuaRuntime(encoding=None).execute(meter_source().encode())
-
-    def read(self, answer: Answer, cuts: Iterable[int] = (), *, edits: bool = False) -> tuple[dict[str, object], bytes]:
-        """Feed an answer, cut at these places, and give the report and what the client gets."""
-        report, reader = self.reader(answer.content_type, edits=edits)
-        places = [0, *cuts, len(answer.body)]
-        passed = [reader[b"feed"](reader, answer.body[start:end]) for start, end in itertools.pairwise(places)]
-        passed.append(reader[b"finish"](reader))
-        fields: dict[str, object] = {}
-        report[b"write"](report, lambda name, value: fields.update({name.decode(): _value(value)}))
-        # Envoy's part says so at the end of every body.
-        return {**fields, "finished": True}, b"".join(passed)
-
-    def reader(self, content_type: str, *, edits: bool = False) -> tuple[Any, Any]:
-        """Begin an answer: its report, and what takes in its chunks."""
-        report = self._parts[b"Report"][b"new"]()
-        kind = b"EventStream" if content_type == EVENT_STREAM else b"JsonBody"
-        return report, self._parts[kind][b"new"](report, edits)
-
-    def with_member(self, body: bytes, json_value: bytes = OPTIONS) -> bytes | None:
-        """Write `stream_options` into a request."""
-        changed: bytes | None = self._parts[b"with_member"](body, b"stream_options", json_value)
-        return changed
-
-    def models(self, body: bytes, cuts: Iterable[int] = ()) -> object:
-        """Count the models that a request names, its body cut at these places."""
-        count = self._parts[b"ModelCount"][b"new"]()
-        places = [0, *cuts, len(body)]
-        for start, end in itertools.pairwise(places):
-            count[b"feed"](count, body[start:end])
-        return count[b"result"](count)
-
-
-def _value(value: object) -> object:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +54,16 @@ def test_usage_is_read_wherever_the_answer_is_cut(meter: Meter, answer: Answer) 
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
-@pytest.mark.parametrize("usage_only", [USAGE_ONLY, USAGE_ONLY_LITELLM], ids=["OpenAI", "LiteLLM"])
-def test_the_usage_event_is_taken_out_wherever_it_is_cut(meter: Meter, usage_only: str, newline: str) -> None:
+@pytest.mark.parametrize(
+    ("usage_only", "more"),
+    [pytest.param(USAGE_ONLY, {}, id="OpenAI"), pytest.param(USAGE_ONLY_LITELLM, COST_LITELLM, id="LiteLLM")],
+)
+def test_the_usage_event_is_taken_out_wherever_it_is_cut(
+    meter: Meter, usage_only: str, more: dict[str, object], newline: str
+) -> None:
     """Exactly the event that only reports usage is missing, and it is read all the same."""
     answer, left = edited(*CHAT[:3], usage_only, "[DONE]", without=[usage_only], newline=newline)
-    expected = ({**CHAT_TRUTH, "finished": True}, left)
+    expected = ({**CHAT_TRUTH, **more, "finished": True}, left)
 
     assert expected == meter.read(answer, edits=True)
     assert expected == meter.read(answer, range(1, len(answer.body)), edits=True)
@@ -242,6 +202,9 @@ def test_a_name_in_escapes_alone_is_recognised(meter: Meter) -> None:
         pytest.param(b'{"model":"a","x":"\\"model\\":","model":"b"}', 2, id="two"),
         pytest.param(b'{"model":"a","MoDeL":["b"]}', 2, id="in another case, and a list"),
         pytest.param(b'{"model":"a","mod\\u0065l":null}', 2, id="escaped, and null"),
+        pytest.param(b'{"model":"a","fallbacks":["b"]}', 2, id="a way to another"),
+        pytest.param(b'{"model":"a","Extra_Body":{"model":"b"}}', 2, id="one that is laid over it"),
+        pytest.param(b'{"model":"a","user_config":{},"prompt_id":"b","deployment_id":"c"}', 4, id="more ways"),
         pytest.param(b'{"models":"a","amodel":{}}', 0, id="none"),
         pytest.param(b'{"model":"a"', None, id="cut off"),
         pytest.param(b'["model"]', None, id="no object"),

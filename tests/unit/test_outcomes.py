@@ -11,7 +11,7 @@ from extauthz._proto.envoy.data.accesslog.v3.accesslog_pb2 import (
     ResponseFlags,
 )
 from extauthz.adapters.access_log import outcome_of
-from extauthz.settlement import Outcome
+from extauthz.booking import Outcome
 
 
 def entry(status: int, *flags: str, sent: bool = True, answered: bool = False, details: str = "") -> HTTPAccessLogEntry:
@@ -29,6 +29,8 @@ def entry(status: int, *flags: str, sent: bool = True, answered: bool = False, d
     ("logged", "outcome"),
     [
         pytest.param(entry(200, answered=True), Outcome.ANSWERED, id="200"),
+        pytest.param(entry(101, answered=True), Outcome.ANSWERED, id="another protocol"),
+        pytest.param(entry(307, answered=True), Outcome.FAILED, id="sent to the path without a slash"),
         pytest.param(entry(500, answered=True), Outcome.FAILED, id="upstream 500"),
         pytest.param(entry(429, answered=True), Outcome.FAILED, id="upstream 429"),
         pytest.param(entry(503, "upstream_connection_failure", sent=False), Outcome.FAILED, id="no connection"),

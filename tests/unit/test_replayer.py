@@ -355,6 +355,23 @@ class TestAnotherConfiguration:
 
         assert {Outcome.DENIED: 1} == outcomes(replayed(configured(tmp_path, end_user=0), lines))
 
+    def test_whom_a_token_named(self, tmp_path: Path) -> None:
+        """A request without a key is asked again by the payers that it was counted on; who is not listed is refused."""
+        rows = [json.loads(line) for line in watched(configured(tmp_path), Asked(), Asked())]
+        for row, scopes in zip(rows, (["global", "team:research"], ["global", "user:zoe"]), strict=True):
+            row["scopes"] = scopes
+        lines = [json.dumps(row) + "\n" for row in rows]
+
+        assert {Outcome.SAME: 1, Outcome.DENIED: 1} == outcomes(replayed(configured(tmp_path), lines))
+        assert {Outcome.DENIED: 2} == outcomes(replayed(configured(tmp_path, limit=0), lines))
+
+    def test_a_stranger_stays_one(self, tmp_path: Path) -> None:
+        """Who was refused is not taken for somebody anonymous now."""
+        lines = watched(configured(tmp_path), Asked(key="sk-nobody"))
+        opened = configured(tmp_path, other="sk-other}\n  anonymous: {max_budget: 1")
+
+        assert {NO_KEY: 1} == dict(replayed(opened, lines).whys)
+
 
 class TestWhatCannotBeTold:
     """What a record does not say is not guessed."""

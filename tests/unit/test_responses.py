@@ -12,15 +12,20 @@ from google.rpc import code_pb2
 from extauthz._proto.envoy.config.core.v3.base_pb2 import HeaderValueOption
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from extauthz.adapters.holds import HoldCodec
+from extauthz.adapters.listings import encode_listing
 from extauthz.adapters.responses import Responses, answered, denied
 from extauthz.alerts import Warnings
 from extauthz.config.upstream_auth import UpstreamAuthRule
 from extauthz.domain.budgets import Budget, Counter, Scope, ScopeKind, Standing
 from extauthz.domain.directory import Accounts
+from extauthz.domain.endpoints import Api
+from extauthz.domain.listings import Listing
 from extauthz.domain.prices import Estimate, Prices
 from extauthz.domain.reservation import Hold, public_id
 from extauthz.domain.verdict import Admit, AnswerModels, Deny, ModelsView, Pass, Reason
 from extauthz.domain.windows import Window, WindowRule
+from extauthz.pricing.catalog import Catalog
+from extauthz.pricing.offers import CatalogSource, Offer
 from extauthz.survey import Survey, SurveyedBudget
 from tests.support.surveyed import a_snapshot
 
@@ -79,8 +84,24 @@ def test_a_list_to_be_pruned() -> None:
     response = RESPONSES.passed(Pass(Reason.DISCOVERY_PRUNED, ModelsView.FREE_ONLY), SENT, AS_IT_IS)
 
     assert {"x-extauthz-models": "free_only"} == added(list(response.ok_response.headers))
-    assert ["accept-encoding", "x-extauthz-id"] == list(response.ok_response.headers_to_remove)
-    assert {"extauthz.reason": "discovery_pruned", "extauthz.models": "free_only"} == metadata(response)
+    conditions = {"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"}
+    assert {"accept-encoding", "x-extauthz-id", *conditions} == set(response.ok_response.headers_to_remove)
+    assert {
+        "extauthz.reason": "discovery_pruned",
+        "extauthz.models": "free_only",
+        "extauthz.listing": encode_listing(Listing()),
+    } == metadata(response)
+
+
+def test_a_result_that_is_read() -> None:
+    """Its name goes with it, sealed, and the answer comes uncompressed and whole: no piece is taken for all of it."""
+    response = RESPONSES.passed(Pass(Reason.UNBILLED, result="a name"), (*SENT, "range"), AS_IT_IS)
+    sealed = metadata(response)["extauthz.result"]
+
+    assert "a name" == CODEC.unseal(str(sealed))
+    assert {"accept-encoding", "range", "if-none-match"} <= set(response.ok_response.headers_to_remove)
+    without = Responses(HoldCodec(lambda: None), WARNINGS).passed(Pass(Reason.UNBILLED, result="x"), SENT, AS_IT_IS)
+    assert {"extauthz.reason": "unbilled"} == metadata(without)
 
 
 def test_an_admission_carries_its_hold() -> None:
@@ -180,13 +201,26 @@ def test_the_clients_credential(rule: UpstreamAuthRule, set_headers: dict[str, s
 
 def test_a_list_is_answered_as_a_denial_of_200() -> None:
     """Envoy sends the body of a denial as it is, whatever the status."""
-    response = answered(AnswerModels(Reason.DISCOVERY_PRUNED, ("local-llama",)))
+    catalog = Catalog(CatalogSource((Offer("local-llama", "openai/llama"),)), lambda *_: None)
+    response = answered(AnswerModels(Reason.DISCOVERY_PRUNED, ("local-llama",)), catalog)
 
     assert code_pb2.OK != response.status.code
     assert 200 == response.denied_response.status.code
     assert {"content-type": "application/json"} == added(list(response.denied_response.headers))
     assert ["local-llama"] == [model["id"] for model in json.loads(response.denied_response.body)["data"]]
     assert {"extauthz.reason": "discovery_pruned"} == metadata(response)
+
+
+SPENT = Deny(
+    Reason.BUDGET_EXCEEDED,
+    status=429,
+    type="budget_exceeded",
+    message="It is spent “everything”.",
+    code="429",
+    retry_after_s=60,
+    scope="team:research",
+    window="1d",
+)
 
 
 @pytest.mark.parametrize(
@@ -197,32 +231,85 @@ def test_a_list_is_answered_as_a_denial_of_200() -> None:
         pytest.param(1, True, {"x-should-retry": "true", "retry-after": "1"}, id="for a moment"),
     ],
 )
-def test_a_refusal_in_openais_shape(
+@pytest.mark.parametrize("api", Api)
+def test_the_headers_of_a_refusal(
+    api: Api,
     retry_after_s: int | None,
     should_retry: bool,  # noqa: FBT001 - a column of the table
     headers: dict[str, str],
 ) -> None:
-    """The body is an error of OpenAI's API; the headers tell its SDKs whether and when to try again."""
-    verdict = Deny(
-        Reason.BUDGET_EXCEEDED,
-        status=429,
-        type="budget_exceeded",
-        message="It is spent “everything”.",
-        code="429",
-        retry_after_s=retry_after_s,
-        should_retry=should_retry,
-        scope="team:research",
-    )
-    response = denied(verdict)
+    """Whatever the shape, headers say why, and tell the SDKs whether and when to try again."""
+    response = denied(replace(SPENT, retry_after_s=retry_after_s, should_retry=should_retry), api)
 
     assert code_pb2.OK != response.status.code
     assert 429 == response.denied_response.status.code
-    assert {"content-type": "application/json", **headers} == added(list(response.denied_response.headers))
-    assert {
-        "error": {"message": "It is spent “everything”.", "type": "budget_exceeded", "param": None, "code": "429"}
-    } == json.loads(response.denied_response.body)
+    always = {"content-type": "application/json", "x-extauthz-reason": "budget_exceeded"}
+    assert always | headers == added(list(response.denied_response.headers))
     assert {"extauthz.reason": "budget_exceeded"} == metadata(response)
-    assert "research" not in str(response)
+
+
+def body_of(deny: Deny, api: Api) -> object:
+    """Give the body of a refusal."""
+    return json.loads(denied(deny, api).denied_response.body)
+
+
+def test_a_refusal_in_openais_shape() -> None:
+    """The body is an error of OpenAI's API."""
+    error = {"message": "It is spent “everything”.", "type": "budget_exceeded", "param": None, "code": "429"}
+
+    assert {"error": error} == body_of(SPENT, Api.OPENAI)
+
+
+def test_a_refusal_in_anthropics_shape() -> None:
+    """The body is an error of Anthropic's API, with the reason at the end of its message."""
+    error = {
+        "type": "rate_limit_error",
+        "message": "It is spent “everything”. (budget_exceeded, team:research)",
+    }
+
+    assert {"type": "error", "error": error} == body_of(SPENT, Api.ANTHROPIC)
+
+
+def test_a_refusal_in_googles_shape() -> None:
+    """The body is an error of Google's API, with the reason among its details."""
+    error = {
+        "code": 429,
+        "message": "It is spent “everything”.",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "BUDGET_EXCEEDED",
+                "domain": "extauthz",
+                "metadata": {"scope": "team:research", "window": "1d"},
+            },
+            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "60s"},
+        ],
+    }
+
+    assert {"error": error} == body_of(SPENT, Api.GEMINI)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "anthropic", "google"),
+    [
+        (400, Reason.BAD_REQUEST, "invalid_request_error", "INVALID_ARGUMENT"),
+        (400, Reason.BUDGET_EXCEEDED, "invalid_request_error", "RESOURCE_EXHAUSTED"),
+        (401, Reason.UNAUTHENTICATED, "authentication_error", "UNAUTHENTICATED"),
+        (402, Reason.BUDGET_EXCEEDED, "billing_error", "RESOURCE_EXHAUSTED"),
+        (403, Reason.MODEL_NOT_ALLOWED, "permission_error", "PERMISSION_DENIED"),
+        (404, Reason.MODEL_HIDDEN, "not_found_error", "NOT_FOUND"),
+        (422, Reason.REQUEST_TOO_DEAR, "invalid_request_error", "RESOURCE_EXHAUSTED"),
+        (429, Reason.BUDGET_HELD, "rate_limit_error", "RESOURCE_EXHAUSTED"),
+        (503, Reason.STORE_UNAVAILABLE, "api_error", "UNAVAILABLE"),
+    ],
+)
+def test_the_words_of_each_status(status: int, reason: Reason, anthropic: str, google: str) -> None:
+    """Each API has its own word for a status."""
+    deny = Deny(reason, status=status, type="", message="")
+
+    assert f'"type":"{anthropic}"' in denied(deny, Api.ANTHROPIC).denied_response.body
+    assert f'"status":"{google}"' in denied(deny, Api.GEMINI).denied_response.body
 
 
 def test_no_secret_shows_in_a_text() -> None:

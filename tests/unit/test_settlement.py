@@ -1,4 +1,4 @@
-"""How a finished stream's reservation ends, for every way that a stream can finish."""
+"""What the signals about streams do to the books."""
 
 import asyncio
 from dataclasses import replace
@@ -7,19 +7,22 @@ from decimal import Decimal
 import pytest
 
 from extauthz.authorizer import first_lease
+from extauthz.booking import Observation, Outcome
 from extauthz.config.model import Settings
+from extauthz.config.snapshot import Configuration
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
-from extauthz.domain.policy import OnAbort, OnExpiry, OnMissingUsage
-from extauthz.domain.prices import Estimate, Prices, Usage
+from extauthz.domain.policy import OnExpiry
+from extauthz.domain.prices import Estimate, Prices, Units, Usage
 from extauthz.domain.reservation import Claim, Hold, Lease, Note, Signal, State
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.endings import Endings
-from extauthz.ledger.base import Ending, Release, Settle
+from extauthz.ledger.base import Ending
 from extauthz.pricing.cost import cost
 from extauthz.pricing.estimate import UsualAnswer, UsualTokens
-from extauthz.settlement import BLIND_MS, Observation, Outcome, Settlement, abort_cost, ending_of
+from extauthz.settlement import BLIND_MS, Settlement
 from extauthz.usage import Report
 from tests.support.ledger import LEASE, ManualClock, a_reserve
+from tests.support.snapshots import a_priced_snapshot, an_offer
 from tests.support.witness import AbsentLedger, Witness
 
 # A token of input costs 10 nano-USD, one of output 100.
@@ -42,106 +45,10 @@ def noted(report: Report) -> Note:
     return Note(Signal.ACCESS_LOG, report.usage)
 
 
-@pytest.mark.parametrize(
-    ("outcome", "report", "streamed", "cost_nanousd"),
-    [
-        pytest.param(Outcome.ANSWERED, USAGE, True, USAGE_COST, id="answered with usage"),
-        pytest.param(Outcome.ANSWERED, NOTHING, False, 2_500, id="answered without usage: the estimate"),
-        pytest.param(
-            Outcome.ANSWERED, Report(events=90), True, 500 + 9_000, id="answered, more delivered than estimated"
-        ),
-        pytest.param(Outcome.ABORTED, USAGE, True, USAGE_COST, id="aborted after the usage came"),
-        pytest.param(
-            Outcome.ABORTED,
-            Report(Usage(40, 1), events=4, text_bytes=30),
-            True,
-            PART_COST,
-            id="aborted after a running total: what was delivered, if more",
-        ),
-        pytest.param(
-            Outcome.ABORTED,
-            Report(Usage(90, 30), events=4),
-            True,
-            3_900,
-            id="or the running total, if more",
-        ),
-        pytest.param(
-            Outcome.ABORTED, Report(events=4, finished=True), True, 2_500, id="hung up at the finish: finished"
-        ),
-        pytest.param(Outcome.ABORTED, PART, True, PART_COST, id="stream aborted: input and what was delivered"),
-        pytest.param(Outcome.ABORTED, NOTHING, True, 500, id="stream aborted before its first event"),
-        pytest.param(Outcome.ABORTED, NOTHING, False, 2_500, id="unary aborted: providers bill it"),
-        pytest.param(Outcome.FAILED, NOTHING, True, None, id="failed"),
-        pytest.param(Outcome.FAILED, USAGE, False, None, id="failed, whatever the error body says"),
-    ],
-)
-def test_endings_by_default(outcome: Outcome, report: Report, streamed: bool, cost_nanousd: int | None) -> None:  # noqa: FBT001
-    """Each way to finish is booked once, at what it was worth; None is a release."""
-    ended = hold(streamed=streamed)
-    ending = Release("r") if cost_nanousd is None else Settle(ended, cost_nanousd, noted(report))
-
-    assert ending == ending_of(Observation(ended, outcome, report), Settings())
-
-
-@pytest.mark.parametrize(
-    ("rule", "cost_nanousd"),
-    [(OnAbort.DELIVERED, PART_COST), (OnAbort.RESERVED, 2_500), (OnAbort.INPUT, 500), (OnAbort.ZERO, 0)],
-)
-def test_on_abort(rule: OnAbort, cost_nanousd: int) -> None:
-    """The operator says what an aborted stream costs, and what an aborted plain answer costs."""
-    assert cost_nanousd == abort_cost(hold(), PART, Settings(on_abort=rule))
-    assert cost_nanousd == abort_cost(hold(streamed=False), PART, Settings(on_abort_unary=rule))
-
-
-def test_a_running_total_does_not_overrule_the_operator() -> None:
-    """Where an abort shall cost nothing, it costs nothing, whatever the upstream had counted by then."""
-    assert 0 == abort_cost(hold(), Report(Usage(90, 30), events=4), Settings(on_abort=OnAbort.ZERO))
-
-
-@pytest.mark.parametrize(
-    ("rule", "cost_nanousd"),
-    [(OnMissingUsage.ESTIMATE, 2_500), (OnMissingUsage.DELIVERED, PART_COST), (OnMissingUsage.ZERO, 0)],
-)
-def test_on_missing_usage(rule: OnMissingUsage, cost_nanousd: int) -> None:
-    """The operator says what a finished answer without usage costs."""
-    ending = ending_of(Observation(hold(), Outcome.ANSWERED, PART), Settings(on_missing_usage=rule))
-
-    assert ending == Settle(hold(), cost_nanousd, noted(PART))
-
-
 @pytest.mark.parametrize(("rule", "cost_nanousd"), [(OnExpiry.RELEASE, 0), (OnExpiry.CHARGE, 2_500)])
 def test_on_expiry(rule: OnExpiry, cost_nanousd: int) -> None:
     """The first lease says what is booked when nothing is ever heard of a request."""
     assert Lease(120_000, cost_nanousd) == first_lease(hold(), Settings(on_expiry=rule))
-
-
-@pytest.mark.parametrize(
-    ("models", "cost_nanousd"),
-    [
-        pytest.param(1, USAGE_COST, id="the whole body names one model: the one that was seen"),
-        pytest.param(2, 2 * USAGE_COST, id="it names another as well: the dearest"),
-        pytest.param(None, 2 * USAGE_COST, id="nobody looked to its end: the dearest"),
-    ],
-)
-def test_a_body_that_was_seen_in_part(models: int | None, cost_nanousd: int) -> None:
-    """What the unseen end of a body may ask for is paid, until it is known what it asked for."""
-    twice = Prices(2 * PRICES.input, 2 * PRICES.output)
-    partial = replace(hold(), prices=twice, whole_prices=PRICES)
-    report = replace(USAGE, models=models)
-
-    assert Settle(partial, cost_nanousd, noted(report)) == ending_of(
-        Observation(partial, Outcome.ANSWERED, report), Settings()
-    )
-
-
-def test_an_estimate_is_paid_at_the_price_that_turned_out() -> None:
-    """A long body that names one model only costs that model's price without usage too."""
-    partial = replace(hold(), prices=Prices(2 * PRICES.input, 2 * PRICES.output), whole_prices=PRICES)
-    report = Report(models=1)
-
-    assert Settle(partial, 2_500, noted(report)) == ending_of(
-        Observation(partial, Outcome.ANSWERED, report), Settings()
-    )
 
 
 # ------------------------------------------------------------------------------------------------ carried out
@@ -155,11 +62,12 @@ class House:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
+        self.configuration = Configuration(a_priced_snapshot())
         self.ledger = AbsentLedger(self.clock.now_ms)
         self.witness = Witness()
         self.endings = Endings(self.ledger, self.witness)
         self.usual = UsualAnswer(UsualTokens(512), UsualTokens(0))
-        self.settlement = Settlement(self.ledger, self.endings, Settings, self.usual, self.witness)
+        self.settlement = Settlement(self.ledger, self.endings, self.configuration, self.usual, self.witness)
 
     async def reserve(self, name: str = "r", lease: Lease = LEASE) -> None:
         """Make a reservation that is on the counter."""
@@ -294,6 +202,108 @@ async def test_endings_are_kept_while_the_store_is_away() -> None:
         (State.RELEASED, Signal.ACCESS_LOG, Ending.FIRST),
     ] == house.witness.endings
     assert (0, USAGE_COST) == (await house.ledger.open_count(), await house.spent())
+
+
+# ---------------------------------------------------------------- what was free, and what is still to be made
+
+FREE = replace(BOUND, model="llama", free=True)
+MODELS = a_priced_snapshot(
+    an_offer("gpt-4o", "openai/gpt-4o", input_cost_per_token=10, output_cost_per_token=100),
+    an_offer("llama", "openai/llama", input_cost_per_token=0, output_cost_per_token=0),
+)
+
+
+async def test_a_free_answer_leaves_the_store_alone() -> None:
+    """Neither its end nor a sign of its life is told to the store: free models go on without one."""
+    house = House()
+    house.configuration.replace(MODELS)
+    await house.settlement.progressed(FREE, replace(PART, model="gpt-4o"))
+    await house.settlement.expire()
+    assert 0 == house.ledger.heard_ms()
+
+    house.ledger.away = True
+    for outcome in Outcome:
+        await house.settlement.finished(Observation(FREE, outcome, replace(USAGE, model="llama")))
+
+    assert ([], [], [], 0) == (house.ledger.told, house.witness.endings, house.witness.paid, house.endings.waiting)
+
+
+async def test_a_free_request_that_a_paid_model_answered_is_booked_once() -> None:
+    """However often its end is told, and it is counted as what it is; nothing is learnt of the free model from it."""
+    house = House()
+    house.configuration.replace(MODELS)
+    for _ in range(20):
+        await house.settlement.finished(Observation(FREE, Outcome.ANSWERED, replace(USAGE, model="gpt-4o")))
+
+    assert USAGE_COST == await house.spent()
+    assert [("llama", "gpt-4o")] == house.witness.paid
+    assert Ending.UNKNOWN is house.witness.endings[0][2]
+    assert {Ending.REPEATED} == {ending for _, _, ending in house.witness.endings[1:]}
+    assert 512 == house.usual.output.of("llama")
+
+
+PROMISE = Report(pending=True)
+
+
+async def test_a_promise_stays_held_and_is_booked_when_nothing_is_heard() -> None:
+    """The answer ends, the reservation does not; after the background's lease the estimate is booked."""
+    house = House()
+    house.configuration.replace(a_priced_snapshot(background_lease_seconds=600))
+    await house.reserve()
+    await house.settlement.finished(Observation(BOUND, Outcome.ANSWERED, PROMISE))
+    await house.clock.advance(599_999)
+
+    assert ([], 0) == (house.witness.endings, await house.settlement.expire())
+    await house.clock.advance(1)
+    assert (1, 2_500) == (await house.settlement.expire(), await house.spent())
+
+
+async def test_a_promise_whose_reservation_has_ended_is_booked_at_once() -> None:
+    """A lease that ran out before, or a store that never knew: what was promised is paid all the same, once."""
+    house = House()
+    await house.reserve(lease=Lease(0, 0))
+    await house.settlement.expire()
+    for _ in range(2):
+        await house.settlement.finished(Observation(BOUND, Outcome.ANSWERED, PROMISE))
+
+    assert 2_500 == await house.spent()
+    assert [Ending.FIRST, Ending.LATE, Ending.REPEATED] == [ending for _, _, ending in house.witness.endings]
+
+
+async def test_a_promise_is_kept_while_the_store_is_away() -> None:
+    """The renewal is told when the store is back, or its first lease would let it go for nothing."""
+    house = House()
+    await house.reserve()
+    house.ledger.away = True
+    await house.settlement.finished(Observation(BOUND, Outcome.ANSWERED, PROMISE))
+    assert 1 == house.endings.waiting
+
+    house.ledger.away = False
+    catching_up = asyncio.get_running_loop().create_task(house.endings.catch_up())
+    await asyncio.wait_for(house.endings.drained(), 10)
+    catching_up.cancel()
+    await house.clock.advance(LEASE.lease_ms)
+
+    assert (0, 1) == (await house.settlement.expire(), await house.ledger.open_count())
+
+
+@pytest.mark.parametrize(
+    ("usage", "learnt"),
+    [
+        pytest.param(Usage(5, 7), 7, id="tokens"),
+        pytest.param(Usage(5, 0), 0, id="an answer without output"),
+        pytest.param(Usage(0, 0, units=Units(images=1)), 512, id="units say nothing of tokens"),
+    ],
+)
+async def test_what_is_learnt(usage: Usage, learnt: int) -> None:
+    """What answers need is learnt from those that tell their tokens."""
+    house = House()
+    for number in range(20):
+        await house.reserve(f"r{number}")
+        bound = replace(BOUND, id=f"r{number}")
+        await house.settlement.finished(Observation(bound, Outcome.ANSWERED, Report(usage)))
+
+    assert learnt == house.usual.output.of("gpt-4o")
 
 
 # -------------------------------------------------------------------------------------------------- blindness

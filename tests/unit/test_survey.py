@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from extauthz import survey as survey_module
-from extauthz.domain.budgets import Budget, Counter
-from extauthz.domain.directory import Accounts, Key, Team
+from extauthz.domain.budgets import Budget, Counter, Increase
+from extauthz.domain.directory import Accounts, Anonymous, Key, Team, User
 from extauthz.domain.windows import Duration, Unit, WindowRule
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Amendment, AmendmentKind
@@ -115,6 +115,19 @@ async def test_every_window_of_a_payer_is_there_with_the_limit_in_force() -> Non
     assert (10, 20) == tuple(sorted(surveyed.budget.limit_nanousd for surveyed in first.budgets))
 
 
+async def test_an_increase_is_part_of_the_limit_until_it_ends() -> None:
+    """A survey has the limit of its moment, in force and configured."""
+    increased = Budget(10, ALWAYS, increase=Increase(5, START_MS + 1))
+    house = House(Accounts(teams={"research": Team((increased,))}))
+
+    surveys = [await house.surveyor.survey()]
+    await house.clock.advance(1)
+    surveys.append(await house.surveyor.survey())
+
+    assert [15, 10] == [survey.budgets[0].standing.limit_nanousd for survey in surveys]
+    assert [15, 10] == [survey.budgets[0].budget.limit_nanousd for survey in surveys]
+
+
 async def test_end_users_are_there_once_they_have_spent() -> None:
     """An end user under the default budget appears with its spending; a named one always, and once."""
     house = House(
@@ -127,6 +140,31 @@ async def test_end_users_are_there_once_they_have_spent() -> None:
 
     assert {"end_user:ana|lifetime": (10, 5, 0), "end_user:vip|lifetime": (100, 5, 0)} == used(survey)
     assert 2 == len(survey.budgets)
+
+
+async def test_unlisted_payers_are_there_once_they_have_spent() -> None:
+    """Whom a token named appears with what holds for everybody unlisted, where that may be; others do not."""
+    accounts = Accounts(
+        users={"ana": User(budget(1))},
+        default_user=User(budget(2)),
+        default_team=Team(budget(3)),
+        default_organization=budget(4),
+        anonymous=Anonymous(budget(5)),
+    )
+    taking, refusing = House(accounts), House(Accounts(users={"ana": User(budget(1))}))
+    scopes = ("user:ana", "user:zoe", "team:garden", "org:other", "member:garden/zoe", "anonymous")
+    for house in (taking, refusing):
+        for scope in scopes:
+            await spend(house.ledger, on(scope), 1)
+
+    assert {
+        "user:ana|lifetime": (1, 1, 0),
+        "user:zoe|lifetime": (2, 1, 0),
+        "team:garden|lifetime": (3, 1, 0),
+        "org:other|lifetime": (4, 1, 0),
+        "anonymous|lifetime": (5, 1, 0),
+    } == used(await taking.surveyor.survey())
+    assert {"user:ana|lifetime": (1, 1, 0)} == used(await refusing.surveyor.survey())
 
 
 async def test_what_there_is_no_room_for_is_counted() -> None:

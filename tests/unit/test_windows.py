@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extauthz.domain.windows import Duration, Unit, Window, WindowRule, parse_duration
+from extauthz.domain.windows import MIDNIGHT, Duration, ResetRules, Unit, Window, WindowRule, parse_duration
 
 
 def ms(text: str) -> int:
@@ -17,9 +18,15 @@ def ms(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp()) * 1000
 
 
-def rule(duration: str, zone: str = "UTC", anchor: str | None = None) -> WindowRule:
+def rule(
+    duration: str,
+    zone: str = "UTC",
+    anchor: str | None = None,
+    reset_time: time = MIDNIGHT,
+    rules: ResetRules = ResetRules.LITELLM,
+) -> WindowRule:
     """Give a rule from texts."""
-    return WindowRule(parse_duration(duration), zone, None if anchor is None else ms(anchor))
+    return WindowRule(parse_duration(duration), zone, None if anchor is None else ms(anchor), reset_time, rules)
 
 
 def bounds(window: Window, zone: str) -> tuple[str, str]:
@@ -125,11 +132,11 @@ class TestElapsedTime:
     )
     def test_start(self, duration: str, zone: str, anchor: str | None, now: str, start: str) -> None:
         """Windows are counted from the anchor, or from the first Monday's midnight in the zone."""
-        assert ms(start) == rule(duration, zone, anchor).at(ms(now)).start_ms
+        assert ms(start) == rule(duration, zone, anchor, rules=ResetRules.EXACT).at(ms(now)).start_ms
 
     def test_length_does_not_follow_the_clock_on_the_wall(self) -> None:
         """24h is 24 hours also on the day that has 25, and so it starts at midnight in winter and at 1 in summer."""
-        window = rule("24h", "Europe/Berlin").at(ms("2026-10-25T12:00:00+01:00"))
+        window = rule("24h", "Europe/Berlin", rules=ResetRules.EXACT).at(ms("2026-10-25T12:00:00+01:00"))
 
         assert ("2026-10-25T01:00:00+02:00", "2026-10-26T00:00:00+01:00") == bounds(window, "Europe/Berlin")
 
@@ -317,7 +324,10 @@ ZONES = [
     "Pacific/Apia",
     "Pacific/Chatham",
 ]
-DURATIONS = ["1s", "30s", "7m", "15m", "1h", "24h", "100h", "1d", "2d", "7d", "30d", "1mo", "3mo", "7mo", "120mo"]
+DURATIONS = ["1s", "30s", "7m", "15m", "1h", "6h", "24h", "100h", "1d", "2d", "7d", "30d", "1mo", "3mo", "7mo", "120mo"]
+RESET_TIMES = st.times(timezones=st.none()).map(lambda at: at.replace(microsecond=0)) | st.sampled_from(
+    [time(0, 0), time(0, 30), time(2, 0), time(2, 30), time(23, 59, 59)]
+)
 INSTANTS_MS = st.integers(ms("1970-01-01T00:00:00Z"), ms("2100-01-01T00:00:00Z"))
 
 
@@ -336,18 +346,29 @@ def jumps_ms() -> st.SearchStrategy[int]:
     duration=st.sampled_from(DURATIONS),
     zone=st.sampled_from(ZONES),
     anchor_ms=st.none() | INSTANTS_MS,
+    reset_time=RESET_TIMES,
+    rules=st.sampled_from(ResetRules),
 )
-def test_windows_tile_time(now_ms: int, duration: str, zone: str, anchor_ms: int | None) -> None:
-    """Every instant lies in exactly one window, and the next one begins where it ends."""
-    windows = WindowRule(parse_duration(duration), zone, anchor_ms)
-    window = windows.at(now_ms)
+def test_windows_tile_time(
+    now_ms: int, duration: str, zone: str, anchor_ms: int | None, reset_time: time, rules: ResetRules
+) -> None:
+    """Every instant lies in exactly one window, and the next one begins where it ends, whatever was asked before."""
+    used = WindowRule(parse_duration(duration), zone, anchor_ms, reset_time, rules)
+
+    def at(instant_ms: int) -> Window:
+        window = replace(used).at(instant_ms)
+        assert window == used.at(instant_ms)
+        return window
+
+    window = at(now_ms)
 
     assert window.contains(now_ms)
     assert window.end_ms is not None
-    assert window == windows.at(window.start_ms)
-    assert window == windows.at(window.end_ms - 1)
-    assert window.end_ms == windows.at(window.end_ms).start_ms
-    assert window.start_ms == windows.at(window.start_ms - 1).end_ms
+    assert window == at(window.start_ms)
+    assert window == at(window.end_ms - 1)
+    assert window.end_ms == at(window.end_ms).start_ms
+    assert window.start_ms == at(window.start_ms - 1).end_ms
+    assert window == at(now_ms)
 
 
 @settings(max_examples=100, deadline=None)
@@ -360,3 +381,37 @@ def test_a_month_starts_on_the_anchors_day(now_ms: int, anchor_ms: int) -> None:
     anchor = datetime.fromtimestamp(anchor_ms / 1000, UTC)
 
     assert start.day == anchor.day or (start.day < anchor.day and tomorrow.day == 1)
+
+
+def shown_begin(shown: datetime, duration: str, reset_time: time) -> datetime:
+    """Give the time on the clock at which the window begins that a time on the clock lies in."""
+    if duration == "1d":
+        reset = timedelta(hours=reset_time.hour, minutes=reset_time.minute)
+        return datetime.combine(shown - reset, reset_time)
+    hours = int(duration.removesuffix("h"))
+    return shown.replace(hour=shown.hour - shown.hour % hours, minute=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    now_ms=st.deferred(jumps_ms).filter(lambda now_ms: now_ms > ms("1975-01-01T00:00:00Z")),
+    duration=st.sampled_from(["1h", "2h", "6h", "24h", "1d"]),
+    zone=st.sampled_from(ZONES),
+    reset_time=st.builds(time, st.integers(0, 23), st.sampled_from([0, 1, 15, 30, 59])),
+)
+def test_windows_are_those_of_who_watches_the_clock(now_ms: int, duration: str, zone: str, reset_time: time) -> None:
+    """Who looks at the zone's clock each minute, and turns a page whenever it shows a later window, has these pages."""
+    minutes = range(now_ms - now_ms % 60_000 - 3 * 86_400_000, now_ms + 3 * 86_400_000, 60_000)
+    pages: list[int] = []
+    latest = datetime(1970, 1, 1)  # noqa: DTZ001 - as a clock on a wall shows it
+    for minute_ms in minutes:
+        shown = datetime.fromtimestamp(minute_ms // 1000, ZoneInfo(zone)).replace(tzinfo=None)
+        begin = shown_begin(shown, duration, reset_time)
+        if begin > latest:
+            latest = begin
+            pages.append(minute_ms)
+
+    window = WindowRule(parse_duration(duration), zone, reset_time=reset_time).at(now_ms)
+
+    assert max(page_ms for page_ms in pages if page_ms <= now_ms) == window.start_ms
+    assert min(page_ms for page_ms in pages if page_ms > now_ms) == window.end_ms

@@ -1,9 +1,9 @@
 -- End reservations whose lease has run out, the oldest first, and clean up, a bounded piece at each call.
 --
 -- Item (one): the most reservations to end, the most journal entries to keep, the most to fold into the checkpoint and
--- the most counters to look at in this call, how often endings and withdrawals start a new generation, in ms.
+-- the most counters to look at in this call, how often endings, withdrawals and promises start a new generation, in ms.
 -- Answer: {when an access log last told of a stream (0 for never), id, cost, id, cost, …}.
--- Invariants: nothing scans; an ending is kept for at least four generations; the checkpoint of a counter and the
+-- Invariants: nothing scans; an ending is kept for at least four generations, a promise for two; the checkpoint of a counter and the
 -- journal's entries on it always add up to what is spent.
 
 local function expire(count_max)
@@ -92,10 +92,11 @@ end
 
 local function maintain()
   local count_max, journal_max, folded_max, counters_max = take(), tonumber(take()), tonumber(take()), take()
-  local ended_every, withdrawn_every = tonumber(take()), tonumber(take())
+  local ended_every, withdrawn_every, promised_every = tonumber(take()), tonumber(take()), tonumber(take())
   local expired = expire(count_max)
   start_generation(ENDED, 'ended_since', ended_every)
   start_generation(WITHDRAWN, 'withdrawn_since', withdrawn_every)
+  start_generation(PROMISED, 'promised_since', promised_every)
   drop_counters(counters_max)
   trim_journal(journal_max, folded_max)
   return expired

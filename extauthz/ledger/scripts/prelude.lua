@@ -11,6 +11,7 @@ local SPENT, HELD, WINDOWS, OPEN, LEASES, JOURNAL, CHECKPOINT, META, GRANTED, LI
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local WITHDRAWN = { KEYS[11], KEYS[12] }
 local ENDED = { KEYS[13], KEYS[14], KEYS[15], KEYS[16], KEYS[17] }
+local PROMISED = { KEYS[18], KEYS[19], KEYS[20] }
 
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -47,6 +48,16 @@ end
 -- Whether a release came for something that was not there: a reservation, or one attempt's claim (<id>|<attempt>).
 local function withdrawn(name)
   return redis.call('SISMEMBER', WITHDRAWN[1], name) == 1 or redis.call('SISMEMBER', WITHDRAWN[2], name) == 1
+end
+
+-- The hold that was promised under a name.
+local function promised_hold(name)
+  for _, generation in ipairs(PROMISED) do
+    local hold = redis.call('HGET', generation, name)
+    if hold then
+      return hold
+    end
+  end
 end
 
 -- An open reservation, as its record says: '<expiry cost> <attempt> <reserved at> <model>[ <counter> <amount>]…'.

@@ -19,11 +19,14 @@ are our own, since Istio makes an envoy.filters.http.ext_authz and an envoy.filt
 {{- divf (include "extauthz.leaseSeconds" . | float64) 4 }}s
 {{- end }}
 
-{{/* Where the APIs keep their list of models: as in extauthz/envoy/bootstrap.py, and below the configured prefixes. */}}
+{{/* Where the APIs keep their lists of models: as in extauthz/envoy/bootstrap.py, and below the configured prefixes. */}}
 {{- define "extauthz.discoveryPaths" -}}
-{{- $paths := list "/models" "/v1/models" "/openai/models" "/openai/v1/models" }}
-{{- range dig "extauthz" "api_prefixes" (list) .Values.config }}
-{{- $paths = append $paths (printf "/%s/models" (trimAll "/" .)) }}
+{{- $info := list "/model/info" "/v1/model/info" "/v2/model/info" "/model_group/info" "/v1/model_group/info" "/api/tags" }}
+{{- $paths := concat (list "/models" "/v1/models" "/openai/models" "/openai/v1/models" "/cursor/models" "/cursor/v1/models") $info }}
+{{- range $prefix := dig "extauthz" "api_prefixes" (list) .Values.config }}
+{{- range concat (list "/models" "/v1/models") $info }}
+{{- $paths = append $paths (printf "/%s%s" (trimAll "/" $prefix) .) }}
+{{- end }}
 {{- end }}
 {{- $paths | uniq | toJson }}
 {{- end }}

@@ -217,33 +217,53 @@ class ExplainRequest(_message.Message):
 class ExplainResponse(_message.Message):
     __slots__ = ("route_class", "endpoint", "principal", "model", "model_entry", "free", "price", "estimate", "scopes", "decision")
     class Price(_message.Message):
-        __slots__ = ("input_usd", "output_usd", "cache_read_input_usd", "cache_creation_input_usd", "reasoning_output_usd")
+        __slots__ = ("input_usd", "output_usd", "cache_read_input_usd", "cache_creation_input_usd", "reasoning_output_usd", "source", "units_usd")
+        class UnitsUsdEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: float
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
         INPUT_USD_FIELD_NUMBER: _ClassVar[int]
         OUTPUT_USD_FIELD_NUMBER: _ClassVar[int]
         CACHE_READ_INPUT_USD_FIELD_NUMBER: _ClassVar[int]
         CACHE_CREATION_INPUT_USD_FIELD_NUMBER: _ClassVar[int]
         REASONING_OUTPUT_USD_FIELD_NUMBER: _ClassVar[int]
+        SOURCE_FIELD_NUMBER: _ClassVar[int]
+        UNITS_USD_FIELD_NUMBER: _ClassVar[int]
         input_usd: float
         output_usd: float
         cache_read_input_usd: float
         cache_creation_input_usd: float
         reasoning_output_usd: float
-        def __init__(self, input_usd: _Optional[float] = ..., output_usd: _Optional[float] = ..., cache_read_input_usd: _Optional[float] = ..., cache_creation_input_usd: _Optional[float] = ..., reasoning_output_usd: _Optional[float] = ...) -> None: ...
+        source: str
+        units_usd: _containers.ScalarMap[str, float]
+        def __init__(self, input_usd: _Optional[float] = ..., output_usd: _Optional[float] = ..., cache_read_input_usd: _Optional[float] = ..., cache_creation_input_usd: _Optional[float] = ..., reasoning_output_usd: _Optional[float] = ..., source: _Optional[str] = ..., units_usd: _Optional[_Mapping[str, float]] = ...) -> None: ...
     class Estimate(_message.Message):
-        __slots__ = ("input_tokens", "output_tokens", "reasoning_output_tokens", "cost_usd", "cost_usd_max", "truncated")
+        __slots__ = ("input_tokens", "output_tokens", "reasoning_output_tokens", "cost_usd", "cost_usd_max", "truncated", "units")
+        class UnitsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: float
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
         INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
         OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
         REASONING_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
         COST_USD_FIELD_NUMBER: _ClassVar[int]
         COST_USD_MAX_FIELD_NUMBER: _ClassVar[int]
         TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+        UNITS_FIELD_NUMBER: _ClassVar[int]
         input_tokens: int
         output_tokens: int
         reasoning_output_tokens: int
         cost_usd: float
         cost_usd_max: float
         truncated: bool
-        def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_output_tokens: _Optional[int] = ..., cost_usd: _Optional[float] = ..., cost_usd_max: _Optional[float] = ..., truncated: _Optional[bool] = ...) -> None: ...
+        units: _containers.ScalarMap[str, float]
+        def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_output_tokens: _Optional[int] = ..., cost_usd: _Optional[float] = ..., cost_usd_max: _Optional[float] = ..., truncated: _Optional[bool] = ..., units: _Optional[_Mapping[str, float]] = ...) -> None: ...
     class ScopeStanding(_message.Message):
         __slots__ = ("scope", "window", "limited", "binds", "strict", "limit_usd", "spent_usd", "held_usd", "available_usd", "resets_at", "exhausted", "asked_usd", "refuses")
         SCOPE_FIELD_NUMBER: _ClassVar[int]

@@ -42,6 +42,14 @@ class HeaderValueOption(_message.Message):
     append_action: HeaderValueOption.HeaderAppendAction
     def __init__(self, header: _Optional[_Union[HeaderValue, _Mapping]] = ..., append_action: _Optional[_Union[HeaderValueOption.HeaderAppendAction, str]] = ...) -> None: ...
 
+class QueryParameter(_message.Message):
+    __slots__ = ("key", "value")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: str
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
 class Metadata(_message.Message):
     __slots__ = ("filter_metadata",)
     class FilterMetadataEntry(_message.Message):

@@ -1,0 +1,31 @@
+"""How a Check tells the response filter which list was asked for, and for whom: one text among the dynamic metadata."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from extauthz.domain.listings import Listing, Page, Shape
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class _Told:
+    """What of a listing the filter goes by; the rest of it the upstream has carried out."""
+
+    shape: Shape
+    lists: tuple[tuple[str, ...], ...] = ()
+    page: Page | None = None
+
+
+_TOLD = TypeAdapter(_Told)
+
+
+def encode_listing(listing: Listing) -> str:
+    """Write a listing for the filter."""
+    return _TOLD.dump_json(_Told(listing.shape, listing.lists, listing.page)).decode()
+
+
+def decode_listing(text: str) -> Listing:
+    """Read a listing. Raises ValueError when it is none."""
+    told = _TOLD.validate_json(text)
+    return Listing(shape=told.shape, lists=told.lists, page=told.page)
