@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from extauthz.authenticator import Authenticator
-from extauthz.config.model import Settings, UnknownPriceMode
+from extauthz.config.estimates import UnknownPriceMode
+from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.discovery import shown
 from extauthz.domain import denials

@@ -40,7 +40,7 @@ from extauthz.adapters.webhook import Webhook
 from extauthz.alerts import Alerts, Warnings
 from extauthz.authenticator import Authenticator
 from extauthz.authorizer import Authorizer
-from extauthz.config.model import EstimateMode
+from extauthz.config.estimates import EstimateMode
 from extauthz.config.origin import Origin
 from extauthz.config.snapshot import Configuration, Snapshot
 from extauthz.domain.address import Address

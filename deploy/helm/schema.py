@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from extauthz.config.model import ExtauthzSection, GeneralSettings, LitellmSettings
+from extauthz.config.litellm_settings import GeneralSettings, LitellmSettings
+from extauthz.config.model import ExtauthzSection
 
 CHART = Path(__file__).parent / "extauthz"
 VALUES = CHART / "values.yaml"

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 from extauthz.config.credentials import takes_unlisted
 from extauthz.config.explain import did_you_mean
 from extauthz.config.litellm import OWN_SECTION
-from extauthz.config.model import ExtauthzSection, GeneralSettings, LitellmSettings, Settings
+from extauthz.config.litellm_settings import GeneralSettings, LitellmSettings
+from extauthz.config.model import ExtauthzSection, Settings
 from extauthz.config.payers import BudgetFields, BudgetLimit, KeyFields, hashed
 from extauthz.config.source import Entries, Items, Mistakes, Node, Path, Scalar, child, written
 from extauthz.domain.budgets import Budget, Increase

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 
-from extauthz.config.model import GeneralSettings, LitellmSettings
+from extauthz.config.litellm_settings import GeneralSettings, LitellmSettings
 from extauthz.config.source import (
     Entries,
     Items,

@@ -10,20 +10,14 @@ from pathlib import Path
 
 from extauthz.config.accounts import KeyList, accounts_of, check_defaults, check_keys, check_references
 from extauthz.config.credentials import identities
+from extauthz.config.estimates import UnknownPrice, UnknownPriceMode
 from extauthz.config.explain import did_you_mean, validated
 from extauthz.config.key_sets import read_key_sets
 from extauthz.config.keys_file import read_keys
 from extauthz.config.litellm import GENERAL, LITELLM, MODEL_LIST, OWN_SECTION, LitellmReader, ignored
 from extauthz.config.litellm_file import LitellmFile, find_litellm
-from extauthz.config.model import (
-    ExtauthzSection,
-    GeneralSettings,
-    LitellmSettings,
-    Service,
-    Settings,
-    UnknownPrice,
-    UnknownPriceMode,
-)
+from extauthz.config.litellm_settings import GeneralSettings, LitellmSettings
+from extauthz.config.model import ExtauthzSection, Service, Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.config.source import Entries, Mistakes, Node, child, plain, read, resolved
 from extauthz.config.sources import Sources, Stamp

@@ -1,7 +1,7 @@
 """What may stand in the configuration file, and what it means.
 
 The descriptions are the manual: documentation and JSON schema are made from them. What stands under `extauthz:` is
-ours, and an unknown key there is a mistake. LiteLLM's own sections are read leniently, for what concerns budgets.
+ours, and an unknown key there is a mistake. LiteLLM's own sections stand in litellm_settings.py.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from extauthz.config.credentials import ISSUERS_MAX, AnonymousFields, JwtIssuer, Mtls, TrustedHeaderFields
+from extauthz.config.estimates import EstimateSettings, UnknownPrice
 from extauthz.config.notifications import AlertSettings, LogSettings
 from extauthz.config.payers import BudgetFields, KeyFields, TeamFields, UserFields
 from extauthz.config.upstream_auth import UpstreamAuth
 from extauthz.config.values import (
     AddressText,
     Count,
-    DurationText,
     Identifier,
-    Lenient,
-    Price,
     ResetTime,
     Seconds,
     Secret,
@@ -31,7 +29,6 @@ from extauthz.config.values import (
     Strict,
     Text,
     TimeZone,
-    Usd,
 )
 from extauthz.domain.address import Address
 from extauthz.domain.policy import (
@@ -52,7 +49,6 @@ REQUEST_BYTES_MAX = 3 * 1024 * 1024
 LEASE_SECONDS_MIN = 1
 LEASE_SECONDS_MAX = 86_400
 DRAIN_SECONDS_MAX = 3_600
-TOKENS_MAX = 10_000_000
 
 
 class ServerKind(StrEnum):
@@ -68,13 +64,6 @@ class ShardBy(StrEnum):
 
     NONE = "none"
     ORGANIZATION = "organization"
-
-
-class EstimateMode(StrEnum):
-    """How many output tokens a request is expected to need: as learnt from the model's answers, or a fixed number."""
-
-    USUAL = "usual"
-    FIXED = "fixed"
 
 
 class Listen(Strict):
@@ -101,79 +90,6 @@ class Tls(Strict):
     client_ca: Path | None = Field(
         default=None, description="Path of the CA (PEM) that signs client certificates; only clients with one get in."
     )
-
-
-class EstimateSettings(Strict):
-    """How a request is estimated before its cost is known. A text stands for its `mode`."""
-
-    mode: EstimateMode = Field(
-        default=EstimateMode.USUAL,
-        description="usual: as many output tokens as 95 of 100 of the model's last answers had, starting at "
-        "output_tokens. fixed: always output_tokens. A client's own lower maximum wins.",
-    )
-    output_tokens: Count = Field(
-        default=512, ge=1, le=TOKENS_MAX, description="Output tokens of one answer, until more is known or for good."
-    )
-    image_tokens: Count = Field(
-        default=1600,
-        ge=0,
-        le=TOKENS_MAX,
-        description="Input tokens of one picture. 1600 is what Anthropic's largest picture counts and more than "
-        "gpt-4o's (1445). Raise it for models that count more, such as gpt-4o-mini.",
-    )
-
-    flat_usd: Usd = Field(
-        default=Decimal("0.1"),
-        description="USD that is held and booked for a call of which nothing says what it costs: one that is not "
-        "known and names no model, a batch, a search.",
-    )
-
-    @property
-    def fixed(self) -> bool:
-        """Whether nothing is learnt from answers."""
-        return self.mode is EstimateMode.FIXED
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, data: object) -> object:
-        return {"mode": data} if isinstance(data, str) else data
-
-
-class UnknownPriceMode(StrEnum):
-    """What becomes of a model that nobody has a price for."""
-
-    ESTIMATE = "estimate"
-    DENY = "deny"
-
-
-class UnknownPrice(Strict):
-    """What is paid where neither the configuration nor the price list has a price. No price is never free.
-
-    A text stands for its `mode`.
-    """
-
-    mode: UnknownPriceMode = Field(
-        default=UnknownPriceMode.ESTIMATE,
-        description="estimate: a model without a price costs what stands below. deny: it is refused (403), to admins "
-        "as well, since their spend is in the books too.",
-    )
-    input_cost_per_token: Price = Field(
-        default=Decimal("0.00003"), description="USD per input token. The default is what the dearest models cost."
-    )
-    output_cost_per_token: Price = Field(
-        default=Decimal("0.00018"), description="USD per output token. The default is what the dearest models cost."
-    )
-    cost_per_image: Price = Field(default=Decimal("0.25"), description="USD per picture that is made.")
-    cost_per_second: Price = Field(default=Decimal("0.1"), description="USD per second of sound or film.")
-    cost_per_character: Price = Field(
-        default=Decimal("0.0003"), description="USD per character of a text that is read aloud."
-    )
-    cost_per_query: Price = Field(default=Decimal("0.02"), description="USD per query of a reranker, or search.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, data: object) -> object:
-        return {"mode": data} if isinstance(data, str) else data
 
 
 class Service(Strict):
@@ -454,68 +370,6 @@ class ExtauthzSection(Service):
         if sharded and (value.max_budget is not None or value.budget_limits):
             raise ValueError("there is no budget of all together with shard_by: organization; leave it out")
         return value
-
-
-class UserHeader(Lenient):
-    """An entry of LiteLLM's `user_header_mappings`: a header, and whom it names."""
-
-    header_name: Text = Field(description="The header.")
-    litellm_user_role: Text = Field(default="", description="`customer` for end users.")
-
-    @property
-    def names_end_user(self) -> bool:
-        """Whether it names an end user: any client can write a header, so it names nobody who pays."""
-        return self.litellm_user_role.lower() == "customer"
-
-
-class PassThrough(Lenient):
-    """An entry of LiteLLM's `pass_through_endpoints`: a path, and everything below it, that leads to a provider."""
-
-    path: Text = Field(description="The path.")
-
-
-class GeneralSettings(Lenient):
-    """What counts here of LiteLLM's `general_settings:`."""
-
-    budget_exceeded_models_policy: ModelsPolicy = Field(
-        default=ModelsPolicy.BLOCKED,
-        description="What the model list answers once a budget is exhausted: blocked (429), all, or free_only.",
-    )
-    master_key: Secret | None = Field(default=None, description="The admin's key: no budget binds it.")
-    user_header_name: Text | None = Field(default=None, description="The header that names the end user.")
-    user_header_mappings: tuple[UserHeader, ...] = Field(
-        default=(), description="The same, for several headers. Those of internal users mean nothing here."
-    )
-    apply_user_budget_to_team_keys: bool = Field(
-        default=False, description="Whether a user's own budget also binds on keys of teams."
-    )
-    pass_through_endpoints: tuple[PassThrough, ...] = Field(
-        default=(), description="Paths that LiteLLM hands on to providers; what stands there counts as inference."
-    )
-
-    @field_validator("user_header_mappings", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        return [value] if isinstance(value, dict) else value
-
-    @property
-    def user_headers(self) -> tuple[str, ...]:
-        """The headers that name the end user, lower-case, in LiteLLM's order."""
-        mapped = [header.header_name for header in self.user_header_mappings if header.names_end_user]
-        return tuple(name.lower() for name in (*mapped, self.user_header_name) if name)
-
-
-class LitellmSettings(Lenient):
-    """What counts here of LiteLLM's `litellm_settings:`, apart from fallbacks."""
-
-    max_budget: Usd | None = Field(
-        default=None, description="The global budget where extauthz.global has none; 0 is none."
-    )
-    budget_duration: DurationText | None = Field(default=None, description="How long until max_budget resets.")
-    timezone: TimeZone | None = Field(default=None, description="The zone where extauthz.timezone says none.")
-    budget_reset_time: ResetTime | None = Field(
-        default=None, description="The time of day where extauthz.budget_reset_time says none."
-    )
 
 
 class Settings(Service):
