@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+import signal
 from collections.abc import Sequence
 
 import pytest
@@ -8,6 +9,12 @@ from hypothesis import HealthCheck, settings
 # Machines that run tests are shared and slow at times; no test here is about speed.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+
+
+def pytest_configure() -> None:
+    """Let programs of the tests be interrupted: started in the background, a shell has them ignore it, children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
