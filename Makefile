@@ -27,7 +27,7 @@ HELM := .cache/helm/helm
 KUBE_SCORE := .cache/kube-score/kube-score
 # What decodes the chart's objects for meshes by their own types; built by the machine's Go.
 MESHCHECK := .cache/meshcheck/meshcheck
-# What stands behind Envoy in most houses, in an environment of its own. `make test-litellm` alone installs it: 580 MiB.
+# What stands behind Envoy in most houses, in an environment of its own. `make setup` leaves it out: 580 MiB.
 LITELLM_DIR := .cache/litellm
 # What stands beside us in the benchmarks, each built by the machine's Go.
 RIG := .cache/rig/rig
@@ -99,9 +99,12 @@ demo: $(VENV)/.installed ## Play the whole story: real Envoy, server, upstream, 
 test: setup ## Run every test
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+.PHONY: litellm
+litellm: $(LITELLM_DIR)/.installed ## Install a LiteLLM proxy; without it, the tests that have one as upstream are skipped
+
 .PHONY: test-litellm
-test-litellm: setup $(LITELLM_DIR)/.installed ## Run the tests that have a real LiteLLM proxy as upstream
-	$(BIN)/pytest -n 0 -m litellm tests/litellm
+test-litellm: setup litellm ## Run the tests that have a real LiteLLM proxy as upstream
+	$(BIN)/pytest -n 0 tests/litellm
 
 .PHONY: check
 check: setup ## Format, lint, types, layers, generated code, the chart as it renders

@@ -22,7 +22,10 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Keep tests together that share servers, where pytest runs in several processes (`-n 2 --dist loadgroup`).
 
     Those with an Envoy stay in one process, one after the other: it has deadlines that a busy machine would miss.
+    Behind a LiteLLM nothing hurries, so those have another.
     """
     for item in items:
         timed = any(item.get_closest_marker(name) for name in ("envoy", "chaos"))
-        item.add_marker(pytest.mark.xdist_group("envoy" if timed else item.nodeid.partition("::")[0]))
+        patient = item.get_closest_marker("litellm") is not None
+        group = "envoy" if timed and not patient else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))

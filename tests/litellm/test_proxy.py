@@ -19,11 +19,12 @@ from openai import AsyncOpenAI
 from extauthz.domain.policy import ModelsPolicy
 from extauthz.envoy.names import PRUNE_FILTER
 from tests.support.envoy import EnvoyProcess, options_for
-from tests.support.litellm import LitellmProcess
+from tests.support.litellm import NEEDED, LitellmProcess
 from tests.support.processes import eventually
 from tests.support.stack import GateProcess, patient
 
 pytestmark = [
+    NEEDED,
     pytest.mark.litellm,
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="module"),

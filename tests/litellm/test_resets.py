@@ -11,9 +11,9 @@ from random import Random
 import pytest
 
 from extauthz.domain.windows import WindowRule, parse_duration
-from tests.support.litellm import ENVIRONMENT, PROGRAM
+from tests.support.litellm import ENVIRONMENT, NEEDED, PROGRAM
 
-pytestmark = pytest.mark.litellm
+pytestmark = [NEEDED, pytest.mark.litellm]
 
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "America/St_Johns", "Asia/Kathmandu", "Australia/Lord_Howe"]
 DURATIONS = ["30s", "1m", "15m", "1h", "6h", "12h", "24h", "1d", "7d", "1w", "weekly", "30d", "monthly", "1mo"]

@@ -1,6 +1,6 @@
 """A real LiteLLM proxy beside the tests, without a database and with models that only pretend.
 
-It lives in an environment of its own, which `make test-litellm` installs: it wants other versions of what we use.
+It lives in an environment of its own, which `make litellm` installs: it wants other versions of what we use.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
+import pytest
 
 from tests.support.processes import LOOPBACK, Process, eventually, free_port
 
 PROGRAM = Path(__file__).parents[2] / ".cache/litellm/bin/litellm"
+
+NEEDED = pytest.mark.skipif(not PROGRAM.exists(), reason="needs LiteLLM: `make litellm` installs it")
 
 # It imports for half a minute on a busy machine.
 START_SECONDS = 180.0
