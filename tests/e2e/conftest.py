@@ -43,6 +43,6 @@ def real_cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def release(real_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Installed]:
     """Install the chart and what belongs to it for the tests of a module, which are in the pods' network meanwhile."""
-    name = request.module.__name__.replace("_", "-")
+    name = request.path.stem.replace("_", "-")
     with inside(real_cluster.network), installed(Namespace(real_cluster, name)) as release:
         yield release
