@@ -99,26 +99,16 @@ class Authorizer:
 
         Raises nothing but what is a failure of our own; a store that does not answer is part of the decision.
         """
-        route = classify(facts.method, facts.path, facts.headers, config.settings.api_prefixes)
-        return replace(await self._decide(facts, route, call, config, credential), api=route.api)
-
-    async def _decide(
-        self,
-        facts: RequestFacts,
-        route: Route,
-        call: Call,
-        config: Snapshot,
-        credential: Credential | Claimed | None,
-    ) -> Decision:
         settings = config.settings
+        route = classify(facts.method, facts.path, facts.headers, settings.api_prefixes)
         shadow = _in_shadow(facts, settings)
         match route.route_class, settings.other:
             case RouteClass.INFO, _:
-                return Decision(Pass(Reason.INFO), route.route_class)
+                return _of_nobody(Pass(Reason.INFO), route)
             case RouteClass.OTHER, OtherRoutes.PASS:
-                return Decision(Pass(Reason.OTHER_ROUTE), route.route_class)
+                return _of_nobody(Pass(Reason.OTHER_ROUTE), route)
             case RouteClass.OTHER, OtherRoutes.DENY:
-                return _enforced(Decision(denials.route_closed(), route.route_class), shadow=shadow)
+                return _enforced(_of_nobody(denials.route_closed(), route), shadow=shadow)
 
         principal = await self._authenticator.identify(
             facts,
@@ -129,7 +119,7 @@ class Authorizer:
             nobody=route.route_class is not RouteClass.OTHER and route.endpoint not in _STORED,
         )
         if isinstance(principal, Deny):
-            return _enforced(Decision(principal, route.route_class), shadow=shadow)
+            return _enforced(_of_nobody(principal, route), shadow=shadow)
         shadow = shadow or principal.shadow_mode
         match route.route_class:
             case RouteClass.DISCOVERY:
@@ -281,9 +271,22 @@ def _enforced(decision: Decision, *, shadow: bool) -> Decision:
             return decision
 
 
+def _of_nobody(verdict: Verdict, route: Route) -> Decision:
+    return Decision(verdict, route.route_class, api=route.api)
+
+
 def _about(verdict: Verdict, route: Route, principal: Principal, model: str | None, config: Snapshot) -> Decision:
     entry = None if model is None else config.catalog.entry(model)
-    return Decision(verdict, route.route_class, principal.name, model, entry, principal.payers, endpoint=route.endpoint)
+    return Decision(
+        verdict,
+        route.route_class,
+        principal.name,
+        model,
+        entry,
+        principal.payers,
+        endpoint=route.endpoint,
+        api=route.api,
+    )
 
 
 def reach_of(ask: Ask, config: Snapshot) -> Reach:

@@ -7,7 +7,7 @@ further. A request is judged and priced by everything that it can reach, because
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache, partial
 from weakref import proxy
@@ -15,7 +15,7 @@ from weakref import proxy
 from extauthz.domain.model_names import captured, filled, is_pattern, most_specific
 from extauthz.domain.prices import Prices
 from extauthz.pricing.amounts import PLAIN_INPUT, completed, kinds_of, prices_of, unsettled
-from extauthz.pricing.cost import CALL_KINDS, OUTPUT_KINDS, dearest
+from extauthz.pricing.cost import CALL_KINDS, OUTPUT_KINDS, dearest, dearest_kind
 from extauthz.pricing.offers import CatalogSource, Offer
 from extauthz.pricing.price_list import Listed
 
@@ -60,6 +60,11 @@ class Model:
     context_tokens: int | None = None
     output_tokens_max: int | None = None
 
+    @property
+    def priced(self) -> bool:
+        """Whether somebody has said what each deployment costs."""
+        return all(deployment.source is not PriceSource.UNKNOWN for deployment in self.deployments)
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
@@ -68,6 +73,7 @@ class Reach:
     `unknown` are the names of the request that the catalog does not have; a fallback of the configuration that leads
     nowhere is not among them, but nothing that may end there is free. `prices` is the dearest of each kind over all
     that is reached, and what is not known costs the unknown price; `source` is the least sure of those who said so.
+    `prices_max` has the dearest kind for all kinds of token: many requests go the same way, and ask for it.
     `context_tokens` and `output_tokens_max` are the largest, None as soon as one is unknown.
     """
 
@@ -78,15 +84,15 @@ class Reach:
     context_tokens: int | None
     output_tokens_max: int | None
     source: PriceSource = PriceSource.CONFIG
+    prices_max: Prices = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prices_max", dearest_kind(self.prices))
 
     @property
     def unpriced(self) -> tuple[str, ...]:
         """The models that nobody has a price for."""
-        return tuple(
-            model.name
-            for model in self.models
-            if any(deployment.source is PriceSource.UNKNOWN for deployment in model.deployments)
-        )
+        return tuple(model.name for model in self.models if not model.priced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +216,7 @@ class Catalog:
 
     def unpriced(self) -> tuple[str, ...]:
         """List the models with a deployment that has no price, neither of its own nor in the price list."""
-        return tuple(
-            name
-            for name, model in self._models.items()
-            if any(deployment.source is PriceSource.UNKNOWN for deployment in model.deployments)
-        )
+        return tuple(name for name, model in self._models.items() if not model.priced)
 
     def unsettled(self) -> tuple[tuple[str, str], ...]:
         """List configured prices by which nothing is booked, each with its model: no answer shows what they count."""

@@ -79,7 +79,8 @@ def estimate(
     expected, most = given.expected(), given.most()
     tier = ask.service_tier
     # A tier that is asked for is not always given.
-    dearest = max(cost(dearest_kind(reach.prices, each), most) for each in {None, tier})
+    given_prices = (reach.prices_max, *(() if tier is None else (dearest_kind(reach.prices, tier),)))
+    dearest = max(cost(prices, most) for prices in given_prices)
     cost_nanousd = max(flat, cost(at_tier(reach.prices, tier), expected))
     return Estimate(
         input_tokens=expected.input_tokens,
