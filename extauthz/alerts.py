@@ -155,8 +155,8 @@ class Warnings:
 
 def _crossings(surveyed: SurveyedBudget, settings: Settings) -> tuple[_Crossing, ...]:
     standing = surveyed.standing
-    thresholds = crossed(standing, surveyed.budget.soft_limit_nanousd, settings.alerts.percentages)
-    of_limit = f"{standing.counter.key}|{standing.limit_nanousd}"
+    thresholds = crossed(standing, surveyed.budget.soft_limit, settings.alerts.percentages)
+    of_limit = f"{standing.counter.key}|{standing.limit}"
     return tuple(
         _Crossing(f"{of_limit if _is_percentage(threshold) else standing.counter.key}|{threshold}", threshold)
         for threshold in thresholds

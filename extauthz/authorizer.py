@@ -147,7 +147,7 @@ class Authorizer:
             return show(reason=Reason.DISCOVERY, free_only=False)
         now_ms = self._ledger.now_ms()
         limits = [
-            (Counter(scope.scope, budget.rule.at(now_ms)), budget.at(now_ms).limit_nanousd)
+            (Counter(scope.scope, budget.rule.at(now_ms)), budget.at(now_ms).limit)
             for scope in principal.scopes
             for budget in scope.budgets
             if scope.binds
@@ -230,7 +230,7 @@ class Authorizer:
             match result:
                 case Reserved(available_nanousd):
                     reason = Reason.ADMIN if inference.principal.admin else Reason.WITHIN_BUDGET
-                    limited = tuple(claim.counter for claim in claims if claim.limit_nanousd is not None)
+                    limited = tuple(claim.counter for claim in claims if claim.limit is not None)
                     return Admit(reason, hold, available_nanousd, stream_options, limited)
                 case Refused(standing):
                     return _refusal(standing, claims, now_ms, settings)
@@ -338,7 +338,7 @@ def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_m
             counter = Counter(scope.scope, budget.rule.at(now_ms))
             if scope.binds:
                 amount = cost_nanousd_max if budget.strict else cost_nanousd
-                claims.append(Claim(counter, budget.at(now_ms).limit_nanousd, amount, whole=budget.strict))
+                claims.append(Claim(counter, budget.at(now_ms).limit, amount, whole=budget.strict))
             else:
                 claims.append(Claim(counter, None, cost_nanousd))
         if not scope.budgets:
@@ -364,10 +364,8 @@ def _refusal(standing: Standing, claims: tuple[Claim, ...], now_ms: int, setting
     status, hide_amounts = settings.budget_exceeded_status, settings.hide_amounts
     if standing.exhausted:
         return denials.budget_exceeded(standing, now_ms=now_ms, status=status, hide_amounts=hide_amounts)
-    whole = max(
-        (claim.amount_nanousd for claim in claims if claim.whole and claim.counter == standing.counter), default=0
-    )
-    if standing.spent_nanousd + whole > standing.limit_nanousd:
+    whole = max((claim.amount for claim in claims if claim.whole and claim.counter == standing.counter), default=0)
+    if standing.spent + whole > standing.limit:
         return denials.request_too_dear(standing, whole, status=status, hide_amounts=hide_amounts)
     return denials.budget_held(standing, hide_amounts=hide_amounts)
 

@@ -127,7 +127,7 @@ class Explainer:
         asked = preview.asked
         now_ms = self._ledger.now_ms() if asked is None else asked.hold.reserved_at_ms
         rows = [*_rows(principal.scopes, now_ms)]
-        limits = [(counter, 0 if budget is None else budget.at(now_ms).limit_nanousd) for counter, budget, _ in rows]
+        limits = [(counter, 0 if budget is None else budget.at(now_ms).limit) for counter, budget, _ in rows]
         try:
             async with asyncio.timeout(PATIENCE_S):
                 standings = await self._ledger.standings(limits, payers=principal.payers)
@@ -175,7 +175,7 @@ def _rows(scopes: Sequence[ScopeBudgets], now_ms: int) -> Iterator[tuple[Counter
 
 
 def _asked_nanousd(claims: Sequence[Claim], counter: Counter) -> int:
-    return max((claim.amount_nanousd for claim in claims if claim.counter == counter), default=0)
+    return max((claim.amount for claim in claims if claim.counter == counter), default=0)
 
 
 def _refuses(decision: Decision, counter: Counter) -> bool:

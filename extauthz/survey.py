@@ -54,31 +54,31 @@ class SurveyedBudget:
 class Totals:
     """Budgets added up, in nano-USD. A request that several budgets count is in it several times."""
 
-    limit_nanousd: int = 0
-    spent_nanousd: int = 0
-    held_nanousd: int = 0
+    limit: int = 0
+    spent: int = 0
+    held: int = 0
 
     @classmethod
     def of(cls, budgets: Sequence[SurveyedBudget]) -> Totals:
         """Add up budgets."""
         return cls(
-            sum(surveyed.standing.limit_nanousd for surveyed in budgets),
-            sum(surveyed.standing.spent_nanousd for surveyed in budgets),
-            sum(surveyed.standing.held_nanousd for surveyed in budgets),
+            sum(surveyed.standing.limit for surveyed in budgets),
+            sum(surveyed.standing.spent for surveyed in budgets),
+            sum(surveyed.standing.held for surveyed in budgets),
         )
 
     def __add__(self, other: Totals) -> Totals:
         return Totals(
-            self.limit_nanousd + other.limit_nanousd,
-            self.spent_nanousd + other.spent_nanousd,
-            self.held_nanousd + other.held_nanousd,
+            self.limit + other.limit,
+            self.spent + other.spent,
+            self.held + other.held,
         )
 
     def __sub__(self, other: Totals) -> Totals:
         return Totals(
-            self.limit_nanousd - other.limit_nanousd,
-            self.spent_nanousd - other.spent_nanousd,
-            self.held_nanousd - other.held_nanousd,
+            self.limit - other.limit,
+            self.spent - other.spent,
+            self.held - other.held,
         )
 
 
@@ -88,7 +88,7 @@ class Survey:
 
     `budgets` are those of the configuration, and those of unlisted payers that have spent, the most used share of the
     limit first (spent or held); `totals` are all of them together, and `left_out` is how many there was no room for.
-    `held_nanousd` is what all open reservations hold, each counted once: on the scope `global`, which every request is
+    `held` is what all open reservations hold, each counted once: on the scope `global`, which every request is
     counted on, in its longest window and the one before. A reservation that is older than that, or was made when the
     global budgets were others, can be missing.
     """
@@ -98,7 +98,7 @@ class Survey:
     totals: Totals = Totals()
     left_out: int = 0
     reservations_open: int = 0
-    held_nanousd: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class Surveyor:
         windows = _Windows(now_ms)
         # First of all: what has ended by then is in everything that is read afterwards.
         reservations_open = await self._ledger.open_count()
-        held_nanousd = await self._held(directory, windows)
+        held = await self._held(directory, windows)
 
         known = await self._budgets_of(directory)
         strangers, examined, omitted = await self._strangers(known)
@@ -205,7 +205,7 @@ class Surveyor:
             totals=totals,
             left_out=known.left_out + omitted,
             reservations_open=reservations_open,
-            held_nanousd=held_nanousd,
+            held=held,
         )
         return self._latest
 
@@ -219,7 +219,7 @@ class Surveyor:
             window = windows.of(longest)
             counted |= {window, longest.at(window.start_ms - 1)}
         standings = await self._ledger.standings([(Counter(everybody, window), 0) for window in counted])
-        return sum(standing.held_nanousd for standing in standings)
+        return sum(standing.held for standing in standings)
 
     async def _budgets_of(self, directory: Directory) -> _Known:
         """List the budgets of a configuration, once for each."""
@@ -261,7 +261,7 @@ class Surveyor:
         for piece in chunks(asked, ASKED_AT_ONCE):
             budgets = [budget.at(windows.now_ms) for _, budget in piece]
             limits = [
-                (Counter(scope, windows.of(budget.rule)), budget.limit_nanousd)
+                (Counter(scope, windows.of(budget.rule)), budget.limit)
                 for (scope, _), budget in zip(piece, budgets, strict=True)
             ]
             standings = await self._ledger.standings(limits)
@@ -281,7 +281,7 @@ class Surveyor:
 
 def _by_use(surveyed: SurveyedBudget) -> tuple[int | str, ...]:
     standing = surveyed.standing
-    return -int(standing.used_share * MILLIONTHS), -standing.limit_nanousd, standing.counter.key
+    return -int(standing.used_share * MILLIONTHS), -standing.limit, standing.counter.key
 
 
 def _length_ms(window: Window) -> int:

@@ -76,7 +76,7 @@ class Change:
     kind: AmendmentKind
     scope: str
     window: str
-    amount_nanousd: int | None
+    amount: int | None
     who: str
     id: str
 
@@ -163,12 +163,12 @@ class Treasury:
         row = _chosen(await self._rows_of(wanted.scope), wanted)
         (before,) = await self._stand([row])
         if wanted.kind is AmendmentKind.GRANT:
-            _check_room(before.standing, wanted.amount_nanousd or 0)
+            _check_room(before.standing, wanted.amount or 0)
         counter = before.standing.counter
-        amendment = Amendment(_CHANGE + wanted.id, wanted.kind, counter, wanted.amount_nanousd, wanted.who)
+        amendment = Amendment(_CHANGE + wanted.id, wanted.kind, counter, wanted.amount, wanted.who)
         changed = await self._ledger.amend(amendment)
         if changed:
-            self._telemetry.changed_by_hand(wanted.kind, counter.key, wanted.who, wanted.amount_nanousd)
+            self._telemetry.changed_by_hand(wanted.kind, counter.key, wanted.who, wanted.amount)
         (after,) = await self._stand([row])
         return after, changed
 
@@ -196,7 +196,7 @@ class Treasury:
 
         budgets = [row.budget.at(now_ms) for row in rows]
         limits = [
-            (Counter(row.scope, window_of(budget.rule)), budget.limit_nanousd)
+            (Counter(row.scope, window_of(budget.rule)), budget.limit)
             for row, budget in zip(rows, budgets, strict=True)
         ]
         return tuple(map(SurveyedBudget, await self._ledger.standings(limits), budgets))
@@ -276,7 +276,7 @@ def _chosen(rows: Sequence[_Row], wanted: Change) -> _Row:
     return rows[names.index(name)]
 
 
-def _check_room(standing: Standing, amount_nanousd: int) -> None:
-    room_nanousd = AMOUNT_NANOUSD_MAX - standing.limit_nanousd
-    if amount_nanousd > room_nanousd:
+def _check_room(standing: Standing, amount: int) -> None:
+    room_nanousd = AMOUNT_NANOUSD_MAX - standing.limit
+    if amount > room_nanousd:
         raise UnclearError(f"the limit would be above {usd_text(AMOUNT_NANOUSD_MAX)} USD, the most that a budget holds")

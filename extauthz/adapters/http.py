@@ -44,9 +44,9 @@ def _show(survey: Survey, metrics: Metrics) -> None:
     """Show a survey: each of the budgets that are nearest to their limit, and the others together."""
     shown = survey.budgets[:BUDGETS_MAX]
     rest = survey.totals - Totals.of(shown)
-    metrics.set_reservations(survey.reservations_open, survey.held_nanousd, survey.taken_ms)
+    metrics.set_reservations(survey.reservations_open, survey.held, survey.taken_ms)
     metrics.set_standings(
         (surveyed.standing for surveyed in shown),
         hidden=len(survey.budgets) - len(shown) + survey.left_out,
-        rest_nanousd={"limit": rest.limit_nanousd, "spent": rest.spent_nanousd, "held": rest.held_nanousd},
+        rest_nanousd={"limit": rest.limit, "spent": rest.spent, "held": rest.held},
     )

@@ -59,35 +59,33 @@ def budget(surveyed: SurveyedBudget) -> messages.Budget:
     return messages.Budget(
         scope=standing.counter.scope.text,
         window=window.name,
-        limit_usd=dollars(standing.limit_nanousd),
-        spent_usd=dollars(standing.spent_nanousd),
-        held_usd=dollars(standing.held_nanousd),
-        available_usd=dollars(standing.available_nanousd),
+        limit_usd=dollars(standing.limit),
+        spent_usd=dollars(standing.spent),
+        held_usd=dollars(standing.held),
+        available_usd=dollars(standing.available),
         resets_at=None if window.end_ms is None else timestamp(window.end_ms),
-        configured_limit_usd=dollars(configured.limit_nanousd),
-        soft_limit_usd=None if configured.soft_limit_nanousd is None else dollars(configured.soft_limit_nanousd),
+        configured_limit_usd=dollars(configured.limit),
+        soft_limit_usd=None if configured.soft_limit is None else dollars(configured.soft_limit),
         exhausted=standing.exhausted,
     )
 
 
 def change(request: ChangeRequest, peer: str, new_id: Callable[[], str]) -> Change:
     """Read which change is wanted; who does not say so is the `peer`. Raises UnclearError."""
-    amount_nanousd: int | None = None
+    amount: int | None = None
     match request:
         case messages.SetLimitRequest():
             kind = AmendmentKind.LIMIT
             if request.HasField("limit_usd"):
-                amount_nanousd = _nanousd("limit_usd", request.limit_usd)
+                amount = _nanousd("limit_usd", request.limit_usd)
         case messages.GrantBudgetRequest():
             kind = AmendmentKind.GRANT
-            amount_nanousd = _nanousd("amount_usd", request.amount_usd)
-            if amount_nanousd == 0:
+            amount = _nanousd("amount_usd", request.amount_usd)
+            if amount == 0:
                 raise UnclearError("`amount_usd` must be above 0: send by how many USD the limit is raised")
         case _:
             kind = AmendmentKind.RESET
-    return Change(
-        kind, request.scope, request.window, amount_nanousd, request.who or peer, request.change_id or new_id()
-    )
+    return Change(kind, request.scope, request.window, amount, request.who or peer, request.change_id or new_id())
 
 
 def reservation_query(request: messages.ListReservationsRequest) -> ReservationQuery:
@@ -118,10 +116,8 @@ def _reservation(reservation: OpenReservation, now_ms: int) -> messages.Reservat
         age_seconds=max(0, now_ms - reservation.reserved_at_ms) / 1000,
         lease_ends_at=timestamp(reservation.lease_end_ms),
         held=[
-            messages.Reservation.Held(
-                scope=counter.scope.text, window=counter.window.name, held_usd=dollars(amount_nanousd)
-            )
-            for counter, amount_nanousd in reservation.amounts
+            messages.Reservation.Held(scope=counter.scope.text, window=counter.window.name, held_usd=dollars(amount))
+            for counter, amount in reservation.amounts
         ],
     )
 
@@ -139,8 +135,8 @@ def audited(audit: Audit) -> messages.AuditResponse:
             messages.AuditResponse.Drift(
                 of=drift.of,
                 counter=drift.name,
-                expected_usd=dollars(drift.expected_nanousd),
-                found_usd=dollars(drift.found_nanousd),
+                expected_usd=dollars(drift.expected),
+                found_usd=dollars(drift.found),
             )
             for drift in audit.drifts[:DRIFTS_SHOWN_MAX]
         ],

@@ -57,7 +57,7 @@ class StatusReport:
                 for (route_class, decision, reason), count in self.observers.metrics.decisions().items()
             ],
             reservations_open=survey.reservations_open,
-            held_usd=dollars(survey.held_nanousd),
+            held_usd=dollars(survey.held),
             budgets=map(budget, survey.budgets[: budgets or BUDGETS_SHOWN]),
             check_seconds_p50=check.p50_s,
             check_seconds_p99=check.p99_s,

@@ -140,11 +140,7 @@ def _sentence(alert: Alert) -> str:
     budget = f"The budget of {alert.shown} ({standing.counter.window.name})"
     percent = spent_percent(standing)
     used = "" if percent is None else f" {percent}% of it is used."
-    amounts = (
-        ""
-        if alert.hide_amounts
-        else f" Spent: {usd_text(standing.spent_nanousd)} of {usd_text(standing.limit_nanousd)} USD."
-    )
+    amounts = "" if alert.hide_amounts else f" Spent: {usd_text(standing.spent)} of {usd_text(standing.limit)} USD."
     match threshold.kind:
         case ThresholdKind.PERCENTAGE:
             what = f" has reached {threshold.value}%."

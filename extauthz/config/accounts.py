@@ -179,9 +179,9 @@ def _global_fields(section: ExtauthzSection, litellm: LitellmSettings) -> Budget
 
 def _budget(limit: BudgetLimit, rule: WindowRule, settings: Settings) -> Budget:
     return Budget(
-        limit_nanousd=limit_nanousd(limit.max_budget),
+        limit=limit_nanousd(limit.max_budget),
         rule=rule,
-        soft_limit_nanousd=None if limit.soft_budget is None else limit_nanousd(limit.soft_budget),
+        soft_limit=None if limit.soft_budget is None else limit_nanousd(limit.soft_budget),
         strict=(limit.admission or settings.admission) is Admission.STRICT,
         increase=_increase(limit, settings.timezone),
     )

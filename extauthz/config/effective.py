@@ -264,17 +264,17 @@ def _budgets(budgets: Budgets) -> Section:
 def _budget(budget: Budget) -> Section:
     rule = budget.rule
     section: Section = {
-        "max_budget": usd(budget.limit_nanousd),
+        "max_budget": usd(budget.limit),
         "admission": (Admission.STRICT if budget.strict else Admission.UNTIL_EXHAUSTED).value,
     }
-    if budget.soft_limit_nanousd is not None:
-        section["soft_budget"] = usd(budget.soft_limit_nanousd)
+    if budget.soft_limit is not None:
+        section["soft_budget"] = usd(budget.soft_limit)
     if rule.duration is not None:
         section["budget_duration"] = str(rule.duration)
     if rule.anchor_ms is not None:
         section["anchor"] = _moment(rule.anchor_ms)
     if budget.increase is not None:
-        section["temp_budget_increase"] = usd(budget.increase.amount_nanousd)
+        section["temp_budget_increase"] = usd(budget.increase.amount)
         section["temp_budget_expiry"] = _moment(budget.increase.until_ms)
     return section
 

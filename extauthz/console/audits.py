@@ -52,8 +52,8 @@ class Findings:
                 {
                     "of": drift.of,
                     "counter": drift.name,
-                    "expected_nanousd": drift.expected_nanousd,
-                    "found_nanousd": drift.found_nanousd,
+                    "expected_nanousd": drift.expected,
+                    "found_nanousd": drift.found,
                 }
                 for drift in self.drifts
             ],
@@ -81,7 +81,4 @@ def show(findings: Findings) -> None:
 def _told(drift: Drift) -> str:
     if drift.of == "lease":
         return f"reservation {drift.name}: its record and its lease are not both there"
-    return (
-        f"{drift.of} of {drift.name}: should be {usd_text(drift.expected_nanousd)} USD, "
-        f"is {usd_text(drift.found_nanousd)} USD"
-    )
+    return f"{drift.of} of {drift.name}: should be {usd_text(drift.expected)} USD, is {usd_text(drift.found)} USD"

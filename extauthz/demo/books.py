@@ -32,12 +32,12 @@ _SERVED = TypeAdapter(tuple[Served, ...])
 class Balance:
     """What is spent and held (nano-USD), and how many reservations are open."""
 
-    spent_nanousd: int
-    held_nanousd: int = 0
+    spent: int
+    held: int = 0
     open: int = 0
 
     def __str__(self) -> str:
-        text = f"spent ${usd_text(self.spent_nanousd)}, held ${usd_text(self.held_nanousd)}"
+        text = f"spent ${usd_text(self.spent)}, held ${usd_text(self.held)}"
         return f"{text}, {self.open} open" if self.open else text
 
 

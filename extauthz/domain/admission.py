@@ -37,7 +37,7 @@ def admit(claims: Sequence[Claim], standings: Sequence[Standing | None]) -> Gran
         if standing is not None and _refuses(standing, claim)
     ]
     if refusing:
-        return min(refusing, key=lambda standing: (not standing.exhausted, standing.available_nanousd))
+        return min(refusing, key=lambda standing: (not standing.exhausted, standing.available))
     amounts = _amounts(claims, standings)
     return Granted(least_available(standings, amounts), amounts)
 
@@ -45,18 +45,14 @@ def admit(claims: Sequence[Claim], standings: Sequence[Standing | None]) -> Gran
 def least_available(standings: Sequence[Standing | None], amounts: Mapping[Counter, int]) -> int | None:
     """Give the least that is left of any limit when so much more is held; None when nothing is limited."""
     return min(
-        (
-            standing.available_nanousd - amounts.get(standing.counter, 0)
-            for standing in standings
-            if standing is not None
-        ),
+        (standing.available - amounts.get(standing.counter, 0) for standing in standings if standing is not None),
         default=None,
     )
 
 
 def _refuses(standing: Standing, claim: Claim) -> bool:
-    needed_nanousd = claim.amount_nanousd if claim.whole else 1
-    return standing.exhausted or standing.available_nanousd < needed_nanousd
+    needed_nanousd = claim.amount if claim.whole else 1
+    return standing.exhausted or standing.available < needed_nanousd
 
 
 def _amounts(claims: Sequence[Claim], standings: Sequence[Standing | None]) -> dict[Counter, int]:
@@ -64,9 +60,9 @@ def _amounts(claims: Sequence[Claim], standings: Sequence[Standing | None]) -> d
     amounts: dict[Counter, int] = {}
     # Partial claims share what the tightest limit leaves; after that whole ones get all that they asked for.
     for claim, standing in sorted(zip(claims, standings, strict=True), key=lambda asked: asked[0].whole):
-        amount_nanousd = claim.amount_nanousd
+        amount = claim.amount
         if standing is not None:
-            amount_nanousd = min(amount_nanousd, standing.available_nanousd)
+            amount = min(amount, standing.available)
         choose = max if claim.whole else min
-        amounts[claim.counter] = choose(amounts.get(claim.counter, amount_nanousd), amount_nanousd)
+        amounts[claim.counter] = choose(amounts.get(claim.counter, amount), amount)
     return amounts

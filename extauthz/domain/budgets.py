@@ -60,33 +60,90 @@ class Scope:
         return cls(kind, ids)
 
 
+class Measure(StrEnum):
+    """What a budget limits. Amounts are whole numbers of its unit: nano-USD, tokens (input and output), requests."""
+
+    USD = "usd"
+    TOKENS = "tokens"
+    REQUESTS = "requests"
+
+
+class FilterKind(StrEnum):
+    """By what of a request a budget can pick those that it is for."""
+
+    MODEL = "model"
+    PROVIDER = "provider"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """The requests of a scope that a budget is for: those to one entry of the model list, or to one provider."""
+
+    kind: FilterKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}={quote(self.name, safe='')}"
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Read a filter's text back. Raises ValueError when it is none."""
+        kind, _, name = text.partition("=")
+        return cls(FilterKind(kind), unquote(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a request used, in every measure: it is booked on each of its counters in that counter's own."""
+
+    cost_nanousd: int = 0
+    tokens: int = 0
+    requests: int = 0
+
+    def of(self, measure: Measure) -> int:
+        """Give the amount in one measure."""
+        match measure:
+            case Measure.USD:
+                return self.cost_nanousd
+            case Measure.TOKENS:
+                return self.tokens
+            case Measure.REQUESTS:
+                return self.requests
+
+
+NOTHING_SPENT = Spent()
+
+
 @dataclass(frozen=True, slots=True)
 class Increase:
     """So much more of a limit, until `until_ms` (Unix milliseconds): from that instant on it is the limit again."""
 
-    amount_nanousd: int
+    amount: int
     until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit on one scope for one window. `strict` makes the whole maximum of a request fit, not only a part of it.
+    """A limit on one scope for one window, in its measure, for the requests that `only` picks (None: for all).
 
-    At `soft_limit_nanousd` somebody is told, and nothing is refused.
+    `strict` makes the whole maximum of a request fit, not only a part of it. At `soft_limit` somebody is told, and
+    nothing is refused.
     """
 
-    limit_nanousd: int
+    limit: int
     rule: WindowRule
     strict: bool = False
-    soft_limit_nanousd: int | None = None
+    soft_limit: int | None = None
     increase: Increase | None = None
+    measure: Measure = Measure.USD
+    only: Filter | None = None
 
     def at(self, now_ms: int) -> Budget:
         """Give the budget as it is at an instant: an increase that has not ended is part of its limit."""
         if self.increase is None:
             return self
-        amount_nanousd = self.increase.amount_nanousd if now_ms < self.increase.until_ms else 0
-        return replace(self, limit_nanousd=self.limit_nanousd + amount_nanousd, increase=None)
+        amount = self.increase.amount if now_ms < self.increase.until_ms else 0
+        return replace(self, limit=self.limit + amount, increase=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,54 +160,78 @@ class ScopeBudgets:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """Where spent and held of one scope are counted during one window.
+    """Where spent and held of one scope are counted during one window, in one measure.
+
+    `label` names the budget among those of its scope: its window, and what sets it apart from one in USD for all
+    requests: `1mo`, `1d/tokens`, `1d/model=gpt-4o`, `lifetime/requests/provider=openai`.
 
     `key` is its name in every store: a new window is a new key, which is how a budget resets. It says all that there is
-    to say, `team:research|1mo|<start ms>|<end ms>` or `team:research|lifetime`, and has no blank in it.
+    to say, `team:research|1mo|<start ms>|<end ms>` or `team:research|lifetime/tokens`, and has no blank in it.
     """
 
     scope: Scope
     window: Window
+    measure: Measure = Measure.USD
+    only: Filter | None = None
+    label: str = field(init=False, repr=False, compare=False)
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         window = self.window
+        measure = "" if self.measure is Measure.USD else f"/{self.measure}"
+        only = "" if self.only is None else f"/{self.only}"
+        object.__setattr__(self, "label", f"{window.name}{measure}{only}")
         bounds = "" if window.end_ms is None else f"|{window.start_ms}|{window.end_ms}"
-        object.__setattr__(self, "key", f"{self.scope.text}|{window.name}{bounds}")
+        object.__setattr__(self, "key", f"{self.scope.text}|{self.label}{bounds}")
 
     @classmethod
     def parse(cls, key: str) -> Counter:
         """Read a counter's key back. Raises ValueError when it is none."""
         match key.split("|"):
-            case [scope, name, start_ms, end_ms] if name != LIFETIME:
-                counter = cls(Scope.parse(scope), Window(name, int(start_ms), int(end_ms)))
-            case [scope, name] if name == LIFETIME:
-                counter = cls(Scope.parse(scope), Window(LIFETIME, 0, None))
+            case [scope, label, start_ms, end_ms]:
+                name, measure, only = _parse_label(label)
+                window = Window(name, int(start_ms), int(end_ms))
+            case [scope, label]:
+                name, measure, only = _parse_label(label)
+                window = Window(name, 0, None)
             case _:
                 raise ValueError(f"{key!r} is not the key of a counter")
+        if (window.end_ms is None) != (name == LIFETIME):
+            raise ValueError(f"{key!r} is not the key of a counter")
+        counter = cls(Scope.parse(scope), window, measure, only)
         if counter.key != key:
             raise ValueError(f"{key!r} is not how the key of a counter is spelled, but another one in a store")
         return counter
 
 
+def _parse_label(label: str) -> tuple[str, Measure, Filter | None]:
+    """Read the name of a window, a measure and a filter. Raises ValueError when they are none."""
+    window, *rest = label.split("/")
+    measure = Measure(rest.pop(0)) if rest and "=" not in rest[0] else Measure.USD
+    only = Filter.parse(rest.pop(0)) if rest else None
+    if rest:
+        raise ValueError(f"{label!r} is not the label of a budget")
+    return window, measure, only
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A limited counter as it stands now."""
+    """A limited counter as it stands now; amounts are in its measure."""
 
     counter: Counter
-    limit_nanousd: int
-    spent_nanousd: int
-    held_nanousd: int
+    limit: int
+    spent: int
+    held: int
 
     @property
-    def available_nanousd(self) -> int:
+    def available(self) -> int:
         """What a new reservation may still take; below 0 when more was spent than the limit."""
-        return self.limit_nanousd - self.spent_nanousd - self.held_nanousd
+        return self.limit - self.spent - self.held
 
     @property
     def exhausted(self) -> bool:
         """Whether the money is spent, as opposed to merely held. A limit of 0 is exhausted at once."""
-        return self.spent_nanousd >= self.limit_nanousd
+        return self.spent >= self.limit
 
     @property
     def used_share(self) -> float:
@@ -158,7 +239,7 @@ class Standing:
 
         Of a limit of 0, which is meant to let nothing through, nothing is used until there is something on it.
         """
-        used_nanousd = self.spent_nanousd + self.held_nanousd
+        used_nanousd = self.spent + self.held
         if used_nanousd <= 0:
             return 0.0
-        return used_nanousd / self.limit_nanousd if self.limit_nanousd > 0 else 1.0
+        return used_nanousd / self.limit if self.limit > 0 else 1.0

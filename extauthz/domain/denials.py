@@ -27,9 +27,7 @@ _KEY_DIGITS = 12
 def budget_exceeded(standing: Standing, *, now_ms: int, status: int, hide_amounts: bool) -> Deny:
     """Refuse because the money of a scope is spent, until its window resets."""
     amounts = (
-        ""
-        if hide_amounts
-        else f" Current cost: {usd_text(standing.spent_nanousd)}, Max budget: {usd_text(standing.limit_nanousd)}"
+        "" if hide_amounts else f" Current cost: {usd_text(standing.spent)}, Max budget: {usd_text(standing.limit)}"
     )
     message = f"Budget has been exceeded!{_entity(standing.counter.scope)}{amounts}{_reset(standing)}"
     end_ms = standing.counter.window.end_ms
@@ -50,8 +48,8 @@ def budget_held(standing: Standing, *, hide_amounts: bool) -> Deny:
     amounts = (
         ""
         if hide_amounts
-        else f" Current cost: {usd_text(standing.spent_nanousd)}, Held: {usd_text(standing.held_nanousd)},"
-        f" Max budget: {usd_text(standing.limit_nanousd)}."
+        else f" Current cost: {usd_text(standing.spent)}, Held: {usd_text(standing.held)},"
+        f" Max budget: {usd_text(standing.limit)}."
     )
     return Deny(
         Reason.BUDGET_HELD,
@@ -72,8 +70,8 @@ def request_too_dear(standing: Standing, cost_nanousd_max: int, *, status: int, 
     amounts = (
         ""
         if hide_amounts
-        else f" It may cost up to {usd_text(cost_nanousd_max)}. Current cost: {usd_text(standing.spent_nanousd)},"
-        f" Max budget: {usd_text(standing.limit_nanousd)}."
+        else f" It may cost up to {usd_text(cost_nanousd_max)}. Current cost: {usd_text(standing.spent)},"
+        f" Max budget: {usd_text(standing.limit)}."
     )
     return Deny(
         Reason.REQUEST_TOO_DEAR,

@@ -88,15 +88,15 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a reservation asks of one counter.
+    """What a reservation asks of one counter, in the measure of that counter.
 
-    `limit_nanousd` None counts without limiting. `whole` asks for all of `amount_nanousd` or a refusal; otherwise a
+    `limit` None counts without limiting. `whole` asks for all of `amount` or a refusal; otherwise a
     part is enough while anything is available, and the rest is not held.
     """
 
     counter: Counter
-    limit_nanousd: int | None
-    amount_nanousd: int
+    limit: int | None
+    amount: int
     whole: bool = False
 
 

@@ -46,7 +46,7 @@ class Alert:
     def fields(self) -> dict[str, str | int | float | None]:
         """Say all of it by name, for programs: amounts in USD, times in ISO 8601 and UTC, None where there is none."""
         threshold, standing = self.threshold, self.standing
-        amounts = {"limit_usd": standing.limit_nanousd, "spent_usd": standing.spent_nanousd}
+        amounts = {"limit_usd": standing.limit, "spent_usd": standing.spent}
         percentage = None
         match threshold.kind:
             case ThresholdKind.PERCENTAGE:
@@ -66,21 +66,21 @@ class Alert:
         }
 
 
-def crossed(standing: Standing, soft_limit_nanousd: int | None, percentages: Sequence[int]) -> tuple[Threshold, ...]:
+def crossed(standing: Standing, soft_limit: int | None, percentages: Sequence[int]) -> tuple[Threshold, ...]:
     """Tell which thresholds a budget has crossed: the soft limit, then percentages from the highest on.
 
     Nothing is crossed where nothing is spent, and a limit of 0 has no percentages.
     """
-    spent_nanousd, limit_nanousd = standing.spent_nanousd, standing.limit_nanousd
-    if spent_nanousd <= 0:
+    spent, limit = standing.spent, standing.limit
+    if spent <= 0:
         return ()
-    soft = soft_limit_nanousd is not None and spent_nanousd >= soft_limit_nanousd
+    soft = soft_limit is not None and spent >= soft_limit
     return (
-        *((Threshold(ThresholdKind.SOFT, soft_limit_nanousd or 0),) if soft else ()),
+        *((Threshold(ThresholdKind.SOFT, soft_limit or 0),) if soft else ()),
         *(
             Threshold(ThresholdKind.PERCENTAGE, percentage)
             for percentage in sorted(percentages, reverse=True)
-            if 0 < percentage * limit_nanousd <= PERCENT * spent_nanousd
+            if 0 < percentage * limit <= PERCENT * spent
         ),
     )
 
@@ -93,6 +93,6 @@ def resets_at(standing: Standing) -> str | None:
 
 def spent_percent(standing: Standing) -> int | None:
     """Tell how much of the limit is spent, in whole percent, rounded down; None of a limit of 0."""
-    if standing.limit_nanousd <= 0:
+    if standing.limit <= 0:
         return None
-    return PERCENT * standing.spent_nanousd // standing.limit_nanousd
+    return PERCENT * standing.spent // standing.limit

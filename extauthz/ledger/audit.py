@@ -84,7 +84,7 @@ class Auditor:
         async for checkpoint in self._journal.checkpoint():
             if checkpoint.first:
                 start, sums = checkpoint.at, defaultdict[str, int](int)
-            sums.update(checkpoint.spent_nanousd)
+            sums.update(checkpoint.spent)
         slices = [piece async for piece in self._slices()]
         entries_total = int(await self._link.ask("XLEN", self._keys.journal))
 
@@ -178,7 +178,7 @@ class Auditor:
         for chunk in chunks(drifts, SCAN_COUNT):
             commands: list[tuple[str | int, ...]] = []
             for drift in chunk:
-                difference = drift.expected_nanousd - drift.found_nanousd
+                difference = drift.expected - drift.found
                 match drift.of:
                     case "spent":
                         commands.append(("EVAL", ADD, 1, self._keys.spent, drift.name, difference))
@@ -205,7 +205,7 @@ class Auditor:
         async for entry in self._journal.entries(export.last if same_books else start, until):
             export.take_back(entry.id, entry.how, entry.cost_nanousd, entry.booked_nanousd)
             export.amendments.take(entry.how, entry.id, entry.counters, entry.cost_nanousd)
-        amounts = defaultdict[str, int](int, export.spent_nanousd())
+        amounts = defaultdict[str, int](int, export.spent())
         if same_books:
             async for entry in self._journal.entries(start, export.last):
                 for counter in entry.counters:
@@ -214,7 +214,7 @@ class Auditor:
             # These books began after the export's were lost: theirs comes on top.
             own: dict[str, int] = {}
             async for piece in self._journal.checkpoint():
-                own = {**({} if piece.first else own), **piece.spent_nanousd}
+                own = {**({} if piece.first else own), **piece.spent}
             for counter, amount in own.items():
                 amounts[counter] += amount
         await self._restore_amendments(export.amendments)
@@ -239,9 +239,7 @@ class Auditor:
 
     async def _restore_amendments(self, amendments: Amendments) -> None:
         """Give back grants and limits that are missing, and take none away: an export may have begun after some."""
-        grants = [
-            (counter, amount) for counter, amount in amendments.granted_nanousd.items() if not self._over(counter)
-        ]
+        grants = [(counter, amount) for counter, amount in amendments.granted.items() if not self._over(counter)]
         for chunk in chunks(grants, SCAN_COUNT):
             found = await self._link.ask("HMGET", self._keys.granted, *(counter for counter, _ in chunk))
             commands: list[tuple[str | int, ...]] = []

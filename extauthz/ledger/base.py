@@ -163,7 +163,7 @@ class Amendment:
     id: str
     kind: AmendmentKind
     counter: Counter
-    amount_nanousd: int | None
+    amount: int | None
     who: str
 
 
@@ -172,8 +172,8 @@ class Balance:
     """A counter with what was spent and what is held on it."""
 
     counter: Counter
-    spent_nanousd: int
-    held_nanousd: int
+    spent: int
+    held: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +198,8 @@ class Drift:
 
     of: str
     name: str
-    expected_nanousd: int
-    found_nanousd: int
+    expected: int
+    found: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ class Audit:
     @property
     def drift_nanousd(self) -> int:
         """How far the counters are from what they should be, all together."""
-        return sum(abs(drift.found_nanousd - drift.expected_nanousd) for drift in self.drifts)
+        return sum(abs(drift.found - drift.expected) for drift in self.drifts)
 
 
 def together(audits: Sequence[Audit]) -> Audit:

@@ -29,16 +29,16 @@ class ExportUnusableError(ExtauthzError):
 class Amendments:
     """What grants and limits come to, each taken once by its id: a gate may have told a store again that forgot it.
 
-    `granted_nanousd` is by counter, `limits_nanousd` by scope and window, as a store keeps them; None: the configured
+    `granted` is by counter, `limits` by scope and window, as a store keeps them; None: the configured
     one.
     """
 
     def __init__(self) -> None:
-        self.granted_nanousd = defaultdict[str, int](int)
+        self.granted = defaultdict[str, int](int)
         self.limits_nanousd: dict[str, int | None] = {}
         self._taken: dict[str, None] = {}
 
-    def take(self, how: str, id_: str, counters: Iterable[str], amount_nanousd: int) -> None:
+    def take(self, how: str, id_: str, counters: Iterable[str], amount: int) -> None:
         """Take an entry of a journal; one that is no grant and no limit changes nothing here."""
         if how not in AMENDS_LIMITS or id_ in self._taken:
             return
@@ -49,9 +49,9 @@ class Amendments:
             budget = "|".join(counter.split("|")[:2])
             match how:
                 case AmendmentKind.GRANT:
-                    self.granted_nanousd[counter] += amount_nanousd
+                    self.granted[counter] += amount
                 case AmendmentKind.LIMIT:
-                    self.limits_nanousd[budget] = amount_nanousd
+                    self.limits_nanousd[budget] = amount
                 case _:
                     self.limits_nanousd[budget] = None
 
@@ -93,7 +93,7 @@ class Exported:
         if self.began_ms < 0:
             raise ExportUnusableError("there is no whole checkpoint in the export, not even an empty one")
 
-    def spent_nanousd(self) -> dict[str, int]:
+    def spent(self) -> dict[str, int]:
         """Give what had been spent on each counter."""
         sums = defaultdict[str, int](int, self._lost)
         for counter, amount in self._spent.items():
@@ -145,7 +145,7 @@ class Exported:
                 if (kept := [booking for booking in bookings if booking.books != self._books])
             }
         else:
-            self._lost = defaultdict(int, self.spent_nanousd())
+            self._lost = defaultdict(int, self.spent())
             self._books += 1
         self._spent = defaultdict(int, self._checkpoint)
         self.began_ms, self.last = began_ms, row["at"]

@@ -30,8 +30,8 @@ def reserve_item(request: Reserve, *, repeated: bool = False) -> tuple[str, ...]
     claims = (
         (
             claim.counter.key,
-            "" if claim.limit_nanousd is None or repeated else str(claim.limit_nanousd),
-            str(claim.amount_nanousd),
+            "" if claim.limit is None or repeated else str(claim.limit),
+            str(claim.amount),
             "1" if claim.whole else "",
         )
         for claim in request.claims
@@ -70,7 +70,7 @@ def as_granted(request: Reserve, granted: Sequence[bytes]) -> Reserve:
     if not granted:
         return request
     amounts = zip(request.claims, granted, strict=True)
-    return replace(request, claims=tuple(replace(claim, amount_nanousd=int(amount)) for claim, amount in amounts))
+    return replace(request, claims=tuple(replace(claim, amount=int(amount)) for claim, amount in amounts))
 
 
 def settle_item(hold: Hold, cost_nanousd: int, note: Note) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def settle_item(hold: Hold, cost_nanousd: int, note: Note) -> tuple[str, ...]:
 
 def standings_item(limits: Sequence[tuple[Counter, int]]) -> tuple[str, ...]:
     """Write a question about counters, each with its configured limit."""
-    asked = (part for counter, limit_nanousd in limits for part in (counter.key, str(limit_nanousd)))
+    asked = (part for counter, limit in limits for part in (counter.key, str(limit)))
     return (str(len(limits)), *asked)
 
 

@@ -153,7 +153,7 @@ class Checkpoint:
 
     at: str
     began_at_ms: int
-    spent_nanousd: Mapping[str, int]
+    spent: Mapping[str, int]
     first: bool
     last: bool
 
@@ -170,7 +170,7 @@ class Checkpoint:
             "first": self.first,
             "last": self.last,
             "began_at": self.began_at_ms,
-            "spent_nanousd": dict(self.spent_nanousd),
+            "spent_nanousd": dict(self.spent),
         }
 
 
@@ -305,8 +305,8 @@ def to_csv(items: Iterable[Entry | Checkpoint]) -> str:
     rows = csv.DictWriter(written, COLUMNS)
     for item in items:
         match item:
-            case Checkpoint(at=at, spent_nanousd=spent_nanousd):
-                for counter, amount in spent_nanousd.items():
+            case Checkpoint(at=at, spent=spent):
+                for counter, amount in spent.items():
                     rows.writerow({"at": at, "how": CHECKPOINT, "booked_nanousd": amount, "counters": counter})
             case Entry():
                 row = {name: _one_line(value) for name, value in item.to_row().items()}

@@ -205,30 +205,30 @@ class MemoryLedger:
         """Change the books by hand; False when this was done already."""
         if amendment.id in self._amended:
             return False
-        counter, amount_nanousd = amendment.counter, amendment.amount_nanousd
+        counter, amount = amendment.counter, amendment.amount
         budget = (counter.scope, counter.window.name)
-        match amendment.kind, amount_nanousd:
+        match amendment.kind, amount:
             case AmendmentKind.LIMIT, None:
                 self._limits.pop(budget, None)
-            case AmendmentKind.LIMIT, int(limit_nanousd):
-                self._limits[budget] = limit_nanousd
+            case AmendmentKind.LIMIT, int(limit):
+                self._limits[budget] = limit
             case kind, _:
-                self._amend_tally(kind, counter, amount_nanousd or 0)
+                self._amend_tally(kind, counter, amount or 0)
         self._amended[amendment.id] = None
         if len(self._amended) > AMENDMENTS_MAX:
             self._amended.popitem(last=False)
         return True
 
-    def _amend_tally(self, kind: AmendmentKind, counter: Counter, amount_nanousd: int) -> None:
+    def _amend_tally(self, kind: AmendmentKind, counter: Counter, amount: int) -> None:
         now_ms = self._clock_ms()
         (tally,) = self._tallies.take((counter,), now_ms)
         match kind:
             case AmendmentKind.RESET:
-                tally.book(-tally.spent_nanousd, now_ms)
+                tally.book(-tally.spent, now_ms)
             case AmendmentKind.IMPORT:
-                tally.book(amount_nanousd, now_ms)
+                tally.book(amount, now_ms)
             case AmendmentKind.GRANT | AmendmentKind.LIMIT:
-                tally.granted_nanousd += amount_nanousd
+                tally.granted += amount
         self._tallies.drop_unused(tally)
 
     async def standings(
@@ -238,13 +238,7 @@ class MemoryLedger:
         payers: Sequence[Scope] = (),  # noqa: ARG002 - all books are here
     ) -> tuple[Standing, ...]:
         """Tell how counters stand against limits, in the order asked."""
-        return tuple(
-            [
-                self._standing(counter, limit_nanousd)
-                async for piece in paced(limits)
-                for counter, limit_nanousd in piece
-            ]
-        )
+        return tuple([self._standing(counter, limit) async for piece in paced(limits) for counter, limit in piece])
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
         """List at most `count_max` counters of current windows, or with money held, the most spent first."""
@@ -252,13 +246,11 @@ class MemoryLedger:
         balances: list[Balance] = []
         async for piece in paced([*self._tallies.all()]):
             balances += (
-                Balance(tally.counter, tally.spent_nanousd, tally.held_nanousd)
+                Balance(tally.counter, tally.spent, tally.held)
                 for tally in piece
                 if tally.reservations or tally.counter.window.contains(now_ms)
             )
-        most_spent = await first(
-            balances, count_max, key=lambda found: (-found.spent_nanousd, -found.held_nanousd, found.counter.key)
-        )
+        most_spent = await first(balances, count_max, key=lambda found: (-found.spent, -found.held, found.counter.key))
         return tuple(most_spent)
 
     async def open_count(self) -> int:
@@ -277,7 +269,7 @@ class MemoryLedger:
                 model=held.hold.model,
                 reserved_at_ms=held.hold.reserved_at_ms,
                 lease_end_ms=held.lease_end_ms,
-                amounts=tuple((tally.counter, amount_nanousd) for tally, amount_nanousd in held.amounts),
+                amounts=tuple((tally.counter, amount) for tally, amount in held.amounts),
             )
             for held in oldest
         )
@@ -285,16 +277,16 @@ class MemoryLedger:
     async def audit(self) -> Audit:
         """Compare what every counter holds with the open reservations, which must all have leases, in one moment."""
         reservations = [(held.hold.id, held.lease_end_ms, held.amounts) for held in self._open.values()]
-        found = {tally.counter.key: tally.held_nanousd for tally in self._tallies.all() if tally.held_nanousd}
-        counters = {tally.counter.key for tally in self._tallies.all() if tally.spent_nanousd} | found.keys()
+        found = {tally.counter.key: tally.held for tally in self._tallies.all() if tally.held}
+        counters = {tally.counter.key for tally in self._tallies.all() if tally.spent} | found.keys()
         leases = {*self._lease_ends}
         # What was read up to here is of one moment; the rest takes its time.
         expected = defaultdict[str, int](int)
         drifts: list[Drift] = []
         async for piece in paced(reservations):
             for id_, lease_end_ms, amounts in piece:
-                for tally, amount_nanousd in amounts:
-                    expected[tally.counter.key] += amount_nanousd
+                for tally, amount in amounts:
+                    expected[tally.counter.key] += amount
                 if (lease_end_ms, id_) not in leases:
                     drifts.append(Drift("lease", id_, 0, 0))
         counters |= expected.keys()
@@ -329,18 +321,15 @@ class MemoryLedger:
         if note.signal is Signal.ACCESS_LOG:
             self._heard_ms = now_ms
 
-    def _standing(self, counter: Counter, limit_nanousd: int) -> Standing:
-        limit_nanousd = self._limits.get((counter.scope, counter.window.name), limit_nanousd)
+    def _standing(self, counter: Counter, limit: int) -> Standing:
+        limit = self._limits.get((counter.scope, counter.window.name), limit)
         tally = self._tallies.get(counter)
         if tally is None:
-            return Standing(counter, limit_nanousd, spent_nanousd=0, held_nanousd=0)
-        return Standing(counter, limit_nanousd + tally.granted_nanousd, tally.spent_nanousd, tally.held_nanousd)
+            return Standing(counter, limit, spent=0, held=0)
+        return Standing(counter, limit + tally.granted, tally.spent, tally.held)
 
     def _standings_of(self, claims: Iterable[Claim]) -> list[Standing | None]:
-        return [
-            None if claim.limit_nanousd is None else self._standing(claim.counter, claim.limit_nanousd)
-            for claim in claims
-        ]
+        return [None if claim.limit is None else self._standing(claim.counter, claim.limit) for claim in claims]
 
     def _hold(self, request: Reserve, granted: Mapping[Counter, int], now_ms: int) -> None:
         if len(self._open) >= self._reservations_max:
@@ -350,8 +339,8 @@ class MemoryLedger:
             )
         tallies = self._tallies.take(granted, now_ms)
         amounts = tuple(zip(tallies, granted.values(), strict=True))
-        for tally, amount_nanousd in amounts:
-            tally.held_nanousd += amount_nanousd
+        for tally, amount in amounts:
+            tally.held += amount
             tally.reservations += 1
             tally.touched_ms = now_ms
         reservation = _Reservation(request.hold, request.attempt, amounts)
@@ -371,8 +360,8 @@ class MemoryLedger:
     ) -> None:
         hold = reservation.hold
         del self._open[hold.id]
-        for tally, amount_nanousd in reservation.amounts:
-            tally.held_nanousd -= amount_nanousd
+        for tally, amount in reservation.amounts:
+            tally.held -= amount
             tally.reservations -= 1
             tally.book(cost_nanousd, now_ms)
             self._tallies.drop_unused(tally)

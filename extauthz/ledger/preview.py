@@ -51,7 +51,7 @@ class PreviewLedger(Ledger):
         claims = request.claims
         payers = [counter.scope for counter in request.hold.counters]
         # One that only counts has no limit to stand against: it is asked about with any.
-        limits = [(claim.counter, claim.limit_nanousd or 0) for claim in claims]
+        limits = [(claim.counter, claim.limit or 0) for claim in claims]
         standings = await self._books.standings(limits, payers=payers)
         self.asked, self.seen = request, tuple(map(_seen, claims, standings))
         now_ms = self._books.now_ms()
@@ -144,6 +144,6 @@ class PreviewLedger(Ledger):
 
 
 def _seen(claim: Claim, standing: Standing) -> Standing | Balance:
-    if claim.limit_nanousd is not None:
+    if claim.limit is not None:
         return standing
-    return Balance(standing.counter, standing.spent_nanousd, standing.held_nanousd)
+    return Balance(standing.counter, standing.spent, standing.held)

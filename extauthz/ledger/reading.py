@@ -80,9 +80,9 @@ async def most_spent(counts: Counts, now_ms: int, count_max: int) -> tuple[Balan
         )
     balances: list[Balance] = []
     async for piece in paced(await first(rows, count_max, key=lambda row: row)):
-        for spent_nanousd, held_nanousd, name in piece:
+        for spent, held, name in piece:
             with suppress(ValueError):  # no counter's name, so it was no verb that wrote it: `audit` tells of that
-                balances.append(Balance(Counter.parse(name), -spent_nanousd, -held_nanousd))
+                balances.append(Balance(Counter.parse(name), -spent, -held))
     return tuple(balances)
 
 

@@ -246,7 +246,7 @@ class RedisLedger(Ledger):
 
     async def amend(self, amendment: Amendment) -> bool:
         """Change the books by hand; False when this was done already."""
-        amount = "" if amendment.amount_nanousd is None else str(amendment.amount_nanousd)
+        amount = "" if amendment.amount is None else str(amendment.amount)
         item = (amendment.id, amendment.kind, amendment.counter.key, amount, word(amendment.who))
         answer = await self._batches.call(AMEND, item)
         self._memory.keep(amendment)

@@ -144,8 +144,8 @@ class ShardedLedger(Ledger):
         return tuple(
             replace(
                 alike[self._number(alike[0].counter.scope)],  # an organization's limit is changed in its shard alone
-                spent_nanousd=sum(standing.spent_nanousd for standing in alike),
-                held_nanousd=sum(standing.held_nanousd for standing in alike),
+                spent=sum(standing.spent for standing in alike),
+                held=sum(standing.held for standing in alike),
             )
             for alike in zip(*by_shard, strict=True)
         )

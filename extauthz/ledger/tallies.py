@@ -22,14 +22,14 @@ class Tally:
 
     counter: Counter
     touched_ms: int
-    spent_nanousd: int = 0
-    held_nanousd: int = 0
-    granted_nanousd: int = 0
+    spent: int = 0
+    held: int = 0
+    granted: int = 0
     reservations: int = 0
 
     def book(self, cost_nanousd: int, now_ms: int) -> None:
         """Add to spent; a negative cost puts right what an expiry booked too much."""
-        self.spent_nanousd = max(0, self.spent_nanousd + cost_nanousd)
+        self.spent = max(0, self.spent + cost_nanousd)
         self.touched_ms = now_ms
 
 
@@ -68,7 +68,7 @@ class Tallies:
 
     def drop_unused(self, tally: Tally) -> None:
         """Forget a lifetime counter on which nothing happened; no window's end would ever do so."""
-        used = tally.reservations or tally.spent_nanousd or tally.granted_nanousd
+        used = tally.reservations or tally.spent or tally.granted
         if tally.counter.window.end_ms is None and not used:
             del self._by_key[tally.counter.key]
 

@@ -81,7 +81,7 @@ class Opening:
     """What had been spent when the record begins; `first` begins books anew, as an export does that lost its place."""
 
     at_ms: int
-    spent_nanousd: Mapping[Counter, int]
+    spent: Mapping[Counter, int]
     first: bool
 
 
@@ -134,8 +134,8 @@ def _record(row: Mapping[str, Any]) -> Record | None:
         return _watched(row)
     if row["how"] == CHECKPOINT:
         checkpoint = Checkpoint.from_row(row)
-        spent_nanousd = {Counter.parse(key): int(amount) for key, amount in checkpoint.spent_nanousd.items()}
-        return Opening(position(checkpoint.at)[0], spent_nanousd, checkpoint.first)
+        spent = {Counter.parse(key): int(amount) for key, amount in checkpoint.spent.items()}
+        return Opening(position(checkpoint.at)[0], spent, checkpoint.first)
     return _journalled(Entry.from_row(row))
 
 
@@ -169,9 +169,9 @@ def _journalled(entry: Entry) -> Record | None:
     """Read an entry; None for one that only explains others."""
     at_ms = position(entry.at)[0]
     if entry.how in _AMENDMENTS:
-        kind, amount_nanousd = _AMENDMENTS[entry.how], None if entry.how == LIMIT_REMOVED else entry.cost_nanousd
+        kind, amount = _AMENDMENTS[entry.how], None if entry.how == LIMIT_REMOVED else entry.cost_nanousd
         counter = Counter.parse(entry.counters[0])
-        return Amended(at_ms, Amendment(entry.id or entry.at, kind, counter, amount_nanousd, entry.who))
+        return Amended(at_ms, Amendment(entry.id or entry.at, kind, counter, amount, entry.who))
     if entry.how not in _ENDINGS:
         return None
     if entry.booked_nanousd != entry.cost_nanousd:

@@ -118,14 +118,14 @@ class _Recorded(Authorizer):
 class Replayer:
     """Decides records again, one after the other.
 
-    `spent_nanousd` is what had been spent on counters when the record begins; None when that is not known.
+    `spent` is what had been spent on counters when the record begins; None when that is not known.
     """
 
-    def __init__(self, config: Snapshot, spent_nanousd: Mapping[Counter, int] | None = None) -> None:
+    def __init__(self, config: Snapshot, spent: Mapping[Counter, int] | None = None) -> None:
         self._config = config
         self._now_ms = 0
-        self._given = spent_nanousd
-        self._books_known = spent_nanousd is not None
+        self._given = spent
+        self._books_known = spent is not None
         self._decided = 0
         self._begin()
 
@@ -160,7 +160,7 @@ class Replayer:
             self._begin()
         self._books_known = True
         self._unbooked = {
-            counter: amount for counter, amount in opening.spent_nanousd.items() if _counts(counter, opening.at_ms)
+            counter: amount for counter, amount in opening.spent.items() if _counts(counter, opening.at_ms)
         }
         await self._move_to(opening.at_ms)
         return None

@@ -75,7 +75,7 @@ class Telemetry:
     def ending_lost(self, how: State, signal: Signal) -> None:
         """Hear of an ending that there was no room to keep; the lease ends its reservation."""
 
-    def changed_by_hand(self, what: str, subject: str, who: str, amount_nanousd: int | None = None) -> None:
+    def changed_by_hand(self, what: str, subject: str, who: str, amount: int | None = None) -> None:
         """Hear that somebody changed something of a running server: what was done, to what, and by whom."""
 
     def audited(self, audit: Audit | None) -> None:

@@ -75,10 +75,10 @@ class Listeners(Telemetry):
         for listener in self._listeners:
             listener.ending_lost(how, signal)
 
-    def changed_by_hand(self, what: str, subject: str, who: str, amount_nanousd: int | None = None) -> None:
+    def changed_by_hand(self, what: str, subject: str, who: str, amount: int | None = None) -> None:
         """Hear that somebody changed something of a running server: what was done, to what, and by whom."""
         for listener in self._listeners:
-            listener.changed_by_hand(what, subject, who, amount_nanousd)
+            listener.changed_by_hand(what, subject, who, amount)
 
     def audited(self, audit: Audit | None) -> None:
         """Hear what an audit found; None when another server on the store has made one since."""

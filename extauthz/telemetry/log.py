@@ -151,9 +151,9 @@ class Reporter(Telemetry):
         """Count an ending that was not kept."""
         self._metrics.endings_lost.labels(how, signal).inc()
 
-    def changed_by_hand(self, what: str, subject: str, who: str, amount_nanousd: int | None = None) -> None:
+    def changed_by_hand(self, what: str, subject: str, who: str, amount: int | None = None) -> None:
         """Log who changed what."""
-        amount_usd = None if amount_nanousd is None else usd_text(amount_nanousd)
+        amount_usd = None if amount is None else usd_text(amount)
         self._log.info("changed by hand", what=what, subject=subject, who=who, amount_usd=amount_usd)
 
     def audited(self, audit: Audit | None) -> None:

@@ -216,10 +216,10 @@ class Metrics:
         self._store_evicted.set(server.evicted)
         self._store_persistent.set(server.persistent)
 
-    def set_reservations(self, count: int, held_nanousd: int, taken_ms: int) -> None:
+    def set_reservations(self, count: int, held: int, taken_ms: int) -> None:
         """Show how many reservations were open at a moment (Unix milliseconds), and what all of them held."""
         self._reservations_open.set(count)
-        self._held_all.set(float(usd(held_nanousd)))
+        self._held_all.set(float(usd(held)))
         self._surveyed_at.set(taken_ms / 1000)
 
     def set_standings(self, standings: Iterable[Standing], hidden: int, rest_nanousd: Mapping[str, int]) -> None:
@@ -231,9 +231,9 @@ class Metrics:
             gauge.clear()
         for standing in standings:
             labels = (standing.counter.scope.text, standing.counter.window.name)
-            self._limit.labels(*labels).set(float(usd(standing.limit_nanousd)))
-            self._spent.labels(*labels).set(float(usd(standing.spent_nanousd)))
-            self._held.labels(*labels).set(float(usd(standing.held_nanousd)))
+            self._limit.labels(*labels).set(float(usd(standing.limit)))
+            self._spent.labels(*labels).set(float(usd(standing.spent)))
+            self._held.labels(*labels).set(float(usd(standing.held)))
         self._hidden.set(hidden)
         for what, nanousd in rest_nanousd.items():
             self._rest.labels(what).set(float(usd(nanousd)))

@@ -37,8 +37,8 @@ RETENTION_MS = TOMBSTONE_SECONDS * 1000
 
 TEAM = a_counter("research")
 OTHER_TEAM = a_counter("support")
-HUNDRED = Claim(TEAM, limit_nanousd=1000, amount_nanousd=100)
-HUNDRED_UNLIMITED = replace(HUNDRED, limit_nanousd=None)
+HUNDRED = Claim(TEAM, limit=1000, amount=100)
+HUNDRED_UNLIMITED = replace(HUNDRED, limit=None)
 
 # More than any list is made of at once.
 MANY = 1201
@@ -67,12 +67,12 @@ class TestReserve:
         result = await ledger.reserve(ask("r", HUNDRED, Claim(OTHER_TEAM, 500, 70)))
 
         assert Reserved(available_nanousd=430) == result
-        assert Balance(TEAM, spent_nanousd=0, held_nanousd=100) == await balance(ledger, TEAM)
-        assert Balance(OTHER_TEAM, spent_nanousd=0, held_nanousd=70) == await balance(ledger, OTHER_TEAM)
+        assert Balance(TEAM, spent=0, held=100) == await balance(ledger, TEAM)
+        assert Balance(OTHER_TEAM, spent=0, held=70) == await balance(ledger, OTHER_TEAM)
 
     async def test_is_all_or_nothing(self, ledger: Ledger, ask: Ask) -> None:
         """A refusal by the last counter leaves the first one untouched."""
-        result = await ledger.reserve(ask("r", HUNDRED, Claim(OTHER_TEAM, limit_nanousd=0, amount_nanousd=100)))
+        result = await ledger.reserve(ask("r", HUNDRED, Claim(OTHER_TEAM, limit=0, amount=100)))
 
         assert isinstance(result, Refused)
         assert Balance(TEAM, 0, 0) == await balance(ledger, TEAM)
@@ -101,10 +101,10 @@ class TestReserve:
         result = await ledger.reserve(ask("r", Claim(TEAM, 1000, amount, whole=whole)))
 
         if held is None:
-            assert Refused(Standing(TEAM, 1000, spent_nanousd=0, held_nanousd=1000 - available)) == result
+            assert Refused(Standing(TEAM, 1000, spent=0, held=1000 - available)) == result
         else:
             assert Reserved(available - held) == result
-        assert 1000 - available + (held or 0) == (await balance(ledger, TEAM)).held_nanousd
+        assert 1000 - available + (held or 0) == (await balance(ledger, TEAM)).held
 
     @pytest.mark.parametrize("whole", [False, True], ids=["partial", "whole"])
     @pytest.mark.parametrize(("limit", "spent"), [(0, 0), (1000, 1000), (1000, 1001)])
@@ -116,11 +116,11 @@ class TestReserve:
 
         result = await ledger.reserve(ask("r", Claim(TEAM, limit, 0, whole=whole)))
 
-        assert Refused(Standing(TEAM, limit, spent, held_nanousd=0)) == result
+        assert Refused(Standing(TEAM, limit, spent, held=0)) == result
 
     async def test_without_a_limit_everything_is_held(self, ledger: Ledger, ask: Ask) -> None:
         """A counter without a limit holds the full amount, never refuses, and has no available to tell."""
-        result = await ledger.reserve(ask("r", Claim(TEAM, limit_nanousd=None, amount_nanousd=10**15)))
+        result = await ledger.reserve(ask("r", Claim(TEAM, limit=None, amount=10**15)))
 
         assert Reserved(available_nanousd=None) == result
         assert Balance(TEAM, 0, 10**15) == await balance(ledger, TEAM)
@@ -139,7 +139,7 @@ class TestReserve:
 
         result = await ledger.reserve(ask("r", HUNDRED, Claim(OTHER_TEAM, 10, 100)))
 
-        assert Refused(Standing(OTHER_TEAM, 10, spent_nanousd=10, held_nanousd=0)) == result
+        assert Refused(Standing(OTHER_TEAM, 10, spent=10, held=0)) == result
 
     async def test_least_available_binds_among_held_out(self, ledger: Ledger, ask: Ask) -> None:
         """Of two counters that holds have taken, the one with less left is named."""
@@ -147,7 +147,7 @@ class TestReserve:
 
         result = await ledger.reserve(ask("r", HUNDRED, Claim(OTHER_TEAM, 1000, 100)))
 
-        assert Refused(Standing(OTHER_TEAM, 1000, spent_nanousd=0, held_nanousd=1001)) == result
+        assert Refused(Standing(OTHER_TEAM, 1000, spent=0, held=1001)) == result
 
     @pytest.mark.parametrize(
         ("claims", "held", "available"),
@@ -178,7 +178,7 @@ class TestReserve:
 
         result = await ledger.reserve(ask("r", HUNDRED, Claim(TEAM, 50, 80)))
 
-        assert Refused(Standing(TEAM, 50, spent_nanousd=50, held_nanousd=0)) == result
+        assert Refused(Standing(TEAM, 50, spent=50, held=0)) == result
 
     async def test_a_refused_request_may_ask_again(self, ledger: Ledger, ask: Ask) -> None:
         """A refusal leaves nothing behind: the same id passes once there is money."""
@@ -707,7 +707,7 @@ class TestConcurrency:
 
         assert 1 == endings.count(Ending.FIRST)
         assert 39 == endings.count(Ending.REPEATED)
-        assert 0 == (await balance(ledger, TEAM)).held_nanousd
+        assert 0 == (await balance(ledger, TEAM)).held
 
 
 class TestQuestions:
@@ -722,7 +722,7 @@ class TestQuestions:
 
         expected = (Standing(OTHER_TEAM, 7, 0, 0), Standing(TEAM, 1000, 5, 100), Standing(TEAM, 5, 5, 100))
         assert expected == standings
-        assert (7, 895, -100) == tuple(standing.available_nanousd for standing in standings)
+        assert (7, 895, -100) == tuple(standing.available for standing in standings)
         assert (False, False, True) == tuple(standing.exhausted for standing in standings)
 
     async def test_balances_name_the_most_spent(self, ledger: Ledger, ask: Ask) -> None:

@@ -79,8 +79,8 @@ class Story:
         """Ask one counter."""
         return Claim(
             counter,
-            limit_nanousd=self.chance.choice([None, None, 0, 150, 300, 300, 600, 600]),
-            amount_nanousd=self.chance.choice([0, 1, 20, 70, 150]),
+            limit=self.chance.choice([None, None, 0, 150, 300, 300, 600, 600]),
+            amount=self.chance.choice([0, 1, 20, 70, 150]),
             whole=self.chance.random() < 0.3,
         )
 

@@ -95,7 +95,7 @@ async def test_a_budget_is_raised_without_a_restart(release: Installed) -> None:
         assert ANSWERED == await broke.chat(PAID)
 
     assert before == release.gates
-    assert NANOUSD_PER_USD == release.accounts()["broke"].limit_nanousd
+    assert NANOUSD_PER_USD == release.accounts()["broke"].limit
     await release.balanced(HUNG_UP)
 
 

@@ -307,7 +307,7 @@ class TestRebuild:
         audit = await Auditor(ledger).audit()
 
         if damage is delete_an_entry:
-            before[ledger.keys.spent] |= {TEAM.key: str(drift.expected_nanousd)}
+            before[ledger.keys.spent] |= {TEAM.key: str(drift.expected)}
         assert ((drift,), ()) == (found.drifts, audit.drifts)
         assert before == after
 

@@ -177,7 +177,7 @@ async def test_reserves_of_four_ledgers_race_for_one_budget(store: Store) -> Non
 
         assert [AMOUNT * left for left in range(HELD)] == sorted(result.available_nanousd or 0 for result in reserved)
         assert RESERVES - HELD == sum(isinstance(result, Refused) for result in results)
-        assert HELD * AMOUNT == (await balance(ledgers[0], team)).held_nanousd
+        assert HELD * AMOUNT == (await balance(ledgers[0], team)).held
         assert HELD == await ledgers[1].open_count()
 
         half = HELD // 2
@@ -185,7 +185,7 @@ async def test_reserves_of_four_ledgers_race_for_one_budget(store: Store) -> Non
         after = await balance(ledgers[3], team)
 
         assert {Ending.FIRST: HELD, Ending.REPEATED: (REPLICAS - 1) * HELD} == Tally(endings)
-        assert (half * (AMOUNT - 1), 0) == (after.spent_nanousd, after.held_nanousd)
+        assert (half * (AMOUNT - 1), 0) == (after.spent, after.held)
         assert 0 == await ledgers[2].open_count()
 
 

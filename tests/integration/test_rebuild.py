@@ -162,7 +162,7 @@ class TestLost:
 
             assert 0 == await rebuilt(ledger, lines)
             assert {TEAM.key: 110, OTHER.key: 50} == expected == await spent(redis, ledger.keys)
-            assert expected == {name: amount for name, amount in Exported(across).spent_nanousd().items() if amount}
+            assert expected == {name: amount for name, amount in Exported(across).spent().items() if amount}
 
     async def test_a_counter_that_is_over_is_left(self, server: RedisServer, redis: Redis) -> None:
         """What could have been dropped long ago is not brought back, where nobody would drop it again."""

@@ -26,7 +26,7 @@ RETENTION_S = 1
 JOURNAL_MAX = 20
 # Small, so that what takes a day is seen to happen; the journal is trimmed by each call that finds it too long.
 SMALL = RedisOptions(timeout_s=5.0, tombstone_seconds=RETENTION_S, journal_entries_max=JOURNAL_MAX)
-UNLIMITED = Claim(TEAM, limit_nanousd=None, amount_nanousd=100)
+UNLIMITED = Claim(TEAM, limit=None, amount=100)
 
 
 @pytest.fixture(params=REDIS_VERSIONS, ids=lambda version: version.name)

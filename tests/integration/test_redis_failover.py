@@ -41,7 +41,7 @@ each_version = pytest.mark.parametrize("version", REDIS_VERSIONS, ids=lambda ver
 # Long enough for a busy machine to answer, and short enough to wait for.
 TIMEOUT_S = 0.5
 HASTY = RedisOptions(timeout_s=TIMEOUT_S)
-UNLIMITED = Claim(TEAM, limit_nanousd=None, amount_nanousd=100)
+UNLIMITED = Claim(TEAM, limit=None, amount=100)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ class TestPrimary:
 
 def ledger_spent(stands: Balance) -> int:
     """Give what is spent."""
-    return stands.spent_nanousd
+    return stands.spent
 
 
 def at(ledger: RedisLedger, server: RedisServer) -> bool:

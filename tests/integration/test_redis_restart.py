@@ -26,7 +26,7 @@ pytestmark = pytest.mark.redis
 each_version = pytest.mark.parametrize("version", REDIS_VERSIONS, ids=lambda version: version.name)
 
 HASTY = RedisOptions(timeout_s=0.5)
-UNLIMITED = Claim(TEAM, limit_nanousd=None, amount_nanousd=100)
+UNLIMITED = Claim(TEAM, limit=None, amount=100)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ class TestWithItsData:
 
 async def spent_more_than(ledger: RedisLedger, nanousd: int) -> bool:
     """Tell whether a team has spent more than an amount."""
-    return (await balance(ledger, TEAM)).spent_nanousd > nanousd
+    return (await balance(ledger, TEAM)).spent > nanousd
 
 
 class TestEmpty:

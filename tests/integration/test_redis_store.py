@@ -79,7 +79,7 @@ class TestScripts:
 
         assert 3 == await calls(server) - before
         assert [Reserved(available) for available in range(800, -1, -100)] == results[:9]
-        assert [Refused(Standing(TEAM, 1000, spent_nanousd=100, held_nanousd=900))] * 41 == results[9:]
+        assert [Refused(Standing(TEAM, 1000, spent=100, held=900))] * 41 == results[9:]
 
     async def test_more_calls_than_a_batch(self, server: RedisServer, ledger: RedisLedger) -> None:
         """A thousand at once take as few calls as batches allow, and on no more connections than the ledger has."""
@@ -140,7 +140,7 @@ class TestAmounts:
         asked = {name: ask(name, Claim(counter, amount, amount - 1), lease=lease) for name, counter in counters.items()}
 
         assert {Reserved(1)} == set(await asyncio.gather(*map(ledger.reserve, asked.values())))
-        assert {amount - 1} == {(await balance(ledger, counter)).held_nanousd for counter in counters.values()}
+        assert {amount - 1} == {(await balance(ledger, counter)).held for counter in counters.values()}
 
         await ledger.settle(asked["settled"].hold, amount - 3)
         await ledger.release("released")
@@ -165,7 +165,7 @@ class TestAmounts:
         assert Refused(Standing(counters["settled"], amount - 3, amount - 3, 0)) == refused
         assert Reserved(0) == left
         assert {(counters[name], cost) for name, cost in booked.items()} == {
-            (stands.counter, stands.spent_nanousd) for stands in await ledger.balances(10)
+            (stands.counter, stands.spent) for stands in await ledger.balances(10)
         }
 
     async def test_a_correction_goes_down_to_nothing_and_no_further(
@@ -225,7 +225,7 @@ class TestFull:
         assert renewed
         assert same_key
         assert up
-        assert {TEAM.key: stands.spent_nanousd} == sums
+        assert {TEAM.key: stands.spent} == sums
 
     async def test_no_disk(self, server: RedisServer, ledger: RedisLedger) -> None:
         """A server that cannot save refuses all writes until it can; it answers, so nobody looks for another."""

@@ -216,7 +216,7 @@ async def test_each_request_is_in_one_window(
         assert 4 + len(rolling) == len(counters)
         standings = await store.ledgers[0].standings([(counter, 0) for counter in served])
         assert [(counter, cost, 0) for counter, cost in served.items()] == [
-            (standing.counter, standing.spent_nanousd, standing.held_nanousd) for standing in standings
+            (standing.counter, standing.spent, standing.held) for standing in standings
         ]
         assert (await store.ledgers[0].audit()).ok
         if isinstance(store.ledgers[0], UncertainLedger):

@@ -114,7 +114,7 @@ class LedgerStory(RuleBasedStateMachine):
             return False
         standings = [self.model.standing(counter, 0) for counter in self.asked_on]
         return isinstance(answer, StaleWindow) or any(
-            standing.spent_nanousd + standing.held_nanousd >= EXACT_MAX or self.model.dropped(standing.counter)
+            standing.spent + standing.held >= EXACT_MAX or self.model.dropped(standing.counter)
             for standing in standings
         )
 
@@ -249,8 +249,8 @@ class LedgerStory(RuleBasedStateMachine):
         assert sum(told.state is State.HELD for told in self.model.told.values()) == open_count
         assert isinstance(standings, tuple)
         for standing in standings:
-            assert standing.spent_nanousd >= 0
-            assert self.model.held(standing.counter) == standing.held_nanousd
+            assert standing.spent >= 0
+            assert self.model.held(standing.counter) == standing.held
             if not self.model.dropped(standing.counter):
                 assert self.model.standing(standing.counter, 0) == standing
 

@@ -22,7 +22,7 @@ SCRIPTS = ("evalsha", "eval")
 RETRY_SECONDS = 0.01
 
 TEAM = a_counter("research")
-HUNDRED = Claim(TEAM, limit_nanousd=1000, amount_nanousd=100)
+HUNDRED = Claim(TEAM, limit=1000, amount=100)
 LONG = Lease(lease_ms=60_000, cost_nanousd=30)
 SHORT = Lease(lease_ms=1, cost_nanousd=30)
 

@@ -175,4 +175,4 @@ def a_reserve(
 async def balance(ledger: Ledger, counter: Counter) -> Balance:
     """Tell what was spent and what is held on one counter, whether its window is over or not."""
     (standing,) = await ledger.standings([(counter, 0)])
-    return Balance(counter, standing.spent_nanousd, standing.held_nanousd)
+    return Balance(counter, standing.spent, standing.held)

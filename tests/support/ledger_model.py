@@ -84,7 +84,7 @@ class Model:
         if amendment.id in self.amended:
             return False
         self.amended.add(amendment.id)
-        counter, amount = amendment.counter, amendment.amount_nanousd
+        counter, amount = amendment.counter, amendment.amount
         match amendment.kind:
             case AmendmentKind.RESET:
                 self.spent[counter] = 0
@@ -101,15 +101,13 @@ class Model:
     def reserve(self, request: Reserve, told: Told) -> Step:
         """Hold all claims' amounts or nothing."""
         limited = [
-            (claim, self.standing(claim.counter, claim.limit_nanousd))
-            for claim in request.claims
-            if claim.limit_nanousd is not None
+            (claim, self.standing(claim.counter, claim.limit)) for claim in request.claims if claim.limit is not None
         ]
         hold, lease = request.hold, request.lease
         if told.ended or request.attempt in told.withdrawn:
             return Step(AlreadyEnded(told.ended or State.RELEASED), told)
         if told.state is State.HELD:
-            least = min((standing.available_nanousd for _, standing in limited), default=None)
+            least = min((standing.available for _, standing in limited), default=None)
             return Step(Reserved(least), replace(told, attempt=request.attempt))
         too_late = request.not_after_ms is not None and self.now_ms > request.not_after_ms
         if too_late or self.now_ms - hold.reserved_at_ms >= KEPT_MS:
@@ -119,27 +117,25 @@ class Model:
         refusing = [
             standing
             for claim, standing in limited
-            if standing.exhausted or standing.available_nanousd < (claim.amount_nanousd if claim.whole else 1)
+            if standing.exhausted or standing.available < (claim.amount if claim.whole else 1)
         ]
         if refusing:
-            binding = min(refusing, key=lambda standing: (not standing.exhausted, standing.available_nanousd))
+            binding = min(refusing, key=lambda standing: (not standing.exhausted, standing.available))
             return Step(Refused(binding), told)
         held = {counter: self.granted(counter, request.claims) for counter in hold.counters}
-        least = min((standing.available_nanousd - held[standing.counter] for _, standing in limited), default=None)
+        least = min((standing.available - held[standing.counter] for _, standing in limited), default=None)
         after = Told(hold, State.HELD, 0, request.attempt, told.withdrawn, held)
         return Step(Reserved(least), self.leased(after, lease))
 
     def granted(self, counter: Counter, claims: Iterable[Claim]) -> int:
         """Tell what claims that pass hold on a counter: partial ones the least of what they get, whole ones all."""
-        on_it = [(claim, self.standing(counter, claim.limit_nanousd)) for claim in claims if claim.counter == counter]
+        on_it = [(claim, self.standing(counter, claim.limit)) for claim in claims if claim.counter == counter]
         parts = [
-            claim.amount_nanousd
-            if claim.limit_nanousd is None
-            else min(claim.amount_nanousd, standing.available_nanousd)
+            claim.amount if claim.limit is None else min(claim.amount, standing.available)
             for claim, standing in on_it
             if not claim.whole
         ]
-        return max(min(parts, default=0), *(claim.amount_nanousd for claim, _ in on_it if claim.whole), 0)
+        return max(min(parts, default=0), *(claim.amount for claim, _ in on_it if claim.whole), 0)
 
     def settle(self, hold: Hold, cost: int, told: Told) -> Step:
         """Book the cost where it was reserved, once."""

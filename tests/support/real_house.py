@@ -71,9 +71,9 @@ def configured(**budgets_usd: float) -> Json:
 class Account:
     """What a team's budget says, in nano-USD."""
 
-    limit_nanousd: int
-    spent_nanousd: int
-    held_nanousd: int
+    limit: int
+    spent: int
+    held: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +151,10 @@ class Installed:
         audit = await eventually(settled, SETTLE_SECONDS_MAX, "no reservation is open")
         accounts = (await asyncio.to_thread(self.accounts)).values()
         async with aiohttp.ClientSession() as session:
-            served = (await Books(self.house, session).served(streamed_body(SLOW))).spent_nanousd
-        spent = sum(account.spent_nanousd for account in accounts)
+            served = (await Books(self.house, session).served(streamed_body(SLOW))).spent
+        spent = sum(account.spent for account in accounts)
         assert audit["ok"], audit
-        assert 0 == sum(account.held_nanousd for account in accounts)
+        assert 0 == sum(account.held for account in accounts)
         assert 0 <= served - spent <= hung_up * WORD_NANOUSD, f"{served} nano-USD served, {spent} spent"
 
 

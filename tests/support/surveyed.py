@@ -83,9 +83,9 @@ def used(survey: Survey) -> dict[str, tuple[int, int, int]]:
     """Give the limit, spent and held of each budget of a survey by the key of its counter, in its order."""
     return {
         surveyed.standing.counter.key: (
-            surveyed.standing.limit_nanousd,
-            surveyed.standing.spent_nanousd,
-            surveyed.standing.held_nanousd,
+            surveyed.standing.limit,
+            surveyed.standing.spent,
+            surveyed.standing.held,
         )
         for surveyed in survey.budgets
     }

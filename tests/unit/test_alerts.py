@@ -24,7 +24,7 @@ from tests.support.witness import Witness
 HOUR_MS = 3_600_000
 HOURLY = WindowRule(Duration(1, Unit.HOUR))
 TEAM = a_scope("team:research")
-ACCOUNTS = Accounts(teams={"research": Team((Budget(100, HOURLY, soft_limit_nanousd=50),))})
+ACCOUNTS = Accounts(teams={"research": Team((Budget(100, HOURLY, soft_limit=50),))})
 
 
 class Replica:
@@ -209,7 +209,7 @@ async def test_callers_are_warned(spent: dict[str, int], hide: bool, warning: st
     counters = [
         surveyed.standing.counter
         for surveyed in (await replica.surveyor.survey()).budgets
-        if surveyed.budget.limit_nanousd < 1000
+        if surveyed.budget.limit < 1000
     ]
     for counter in counters:
         await spend(house.ledger, counter, spent.get(counter.scope.text, 0))

@@ -271,7 +271,7 @@ async def test_what_binds(tmp_path: Path) -> None:
     def binding(principal: Principal | Deny) -> dict[str, float]:
         assert isinstance(principal, Principal)
         return {
-            scope.scope.text: budget.limit_nanousd / 1e9
+            scope.scope.text: budget.limit / 1e9
             for scope in principal.scopes
             for budget in scope.budgets
             if scope.binds

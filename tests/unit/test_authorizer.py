@@ -749,7 +749,7 @@ async def test_a_retried_check_is_one_reservation(build: Builder) -> None:
     assert isinstance(first, Admit)
     assert isinstance(second, Admit)
     assert 1 == await gate.ledger.open_count()
-    assert {first.hold.estimate.cost_nanousd} == {balance.held_nanousd for balance in await gate.ledger.balances(10)}
+    assert {first.hold.estimate.cost_nanousd} == {balance.held for balance in await gate.ledger.balances(10)}
 
 
 def _keys(hold: Hold) -> set[str]:
@@ -757,7 +757,7 @@ def _keys(hold: Hold) -> set[str]:
 
 
 def _claim(claim: Claim) -> tuple[str, int | None, int, bool]:
-    return claim.counter.key, claim.limit_nanousd, claim.amount_nanousd, claim.whole
+    return claim.counter.key, claim.limit, claim.amount, claim.whole
 
 
 async def test_a_free_model_in_a_body_that_is_cut_is_held_at_the_dearest_price(build: Builder) -> None:

@@ -171,9 +171,9 @@ def test_ids_are_bounded(kind: ScopeKind) -> None:
 )
 def test_an_increase_ends_to_the_millisecond(limit: int, amount: int, until_ms: int, distance_ms: int) -> None:
     """Before its end the limit is so much higher, from then on what it was, and nothing else ever changes."""
-    plain = Budget(limit, WindowRule(), strict=True, soft_limit_nanousd=7)
+    plain = Budget(limit, WindowRule(), strict=True, soft_limit=7)
     increased = replace(plain, increase=Increase(amount, until_ms))
 
-    assert replace(plain, limit_nanousd=limit + amount) == increased.at(until_ms - 1 - distance_ms)
+    assert replace(plain, limit=limit + amount) == increased.at(until_ms - 1 - distance_ms)
     assert plain == increased.at(until_ms + distance_ms)
     assert plain is plain.at(until_ms)

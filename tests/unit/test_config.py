@@ -921,8 +921,7 @@ class TestAccounts:
         assert principal is not None
         return {
             str(scope.scope.kind): [
-                f"{usd_text(budget.limit_nanousd)}/{budget.rule.duration}{'!' * budget.strict}"
-                for budget in scope.budgets
+                f"{usd_text(budget.limit)}/{budget.rule.duration}{'!' * budget.strict}" for budget in scope.budgets
             ]
             for scope in principal.scopes
         }
@@ -1018,7 +1017,7 @@ class TestAccounts:
         scope = Scope(ScopeKind.GLOBAL)
 
         assert global_budgets == [
-            f"{usd_text(budget.limit_nanousd)}/{budget.rule.duration}{'!' * budget.strict}"
+            f"{usd_text(budget.limit)}/{budget.rule.duration}{'!' * budget.strict}"
             for budget in files.load(text).directory.budgets_on(scope)
         ]
 

@@ -135,7 +135,7 @@ def test_anonymous(tmp_path: Path) -> None:
 
     assert isinstance(anonymous, Anonymous)
     budgets: Budgets = anonymous.budgets
-    assert ([0], ("m",)) == ([budget.limit_nanousd for budget in budgets], anonymous.models)
+    assert ([0], ("m",)) == ([budget.limit for budget in budgets], anonymous.models)
 
 
 def test_internal_users_headers_are_told_of(tmp_path: Path) -> None:

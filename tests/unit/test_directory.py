@@ -47,7 +47,7 @@ def limits(who: Principal) -> dict[str, tuple[int, ...]]:
     """Tell the limits that bind, by scope (the key's is `key`); () for a scope that only counts."""
     return {
         "key" if scope.scope.kind is ScopeKind.KEY else str(scope.scope): (
-            tuple(budget.limit_nanousd for budget in scope.budgets) if scope.binds else ()
+            tuple(budget.limit for budget in scope.budgets) if scope.binds else ()
         )
         for scope in who.scopes
     }

@@ -75,7 +75,7 @@ def _id(end: End) -> str:
 async def spent(house: House) -> int:
     """Tell what is in the books."""
     (standing,) = await house.ledger.standings([(COUNTER, 0)])
-    return standing.spent_nanousd
+    return standing.spent
 
 
 @pytest.mark.parametrize(

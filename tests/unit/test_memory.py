@@ -17,7 +17,7 @@ from extauthz.ledger.tombstones import EARLY_RELEASE_MS, EARLY_RELEASES_MAX, RET
 from tests.support.ledger import LEASE, SIGNING_KEY, ManualClock, a_counter, a_hold, a_reserve, a_window, balance
 
 TEAM = a_counter()
-CLAIM = Claim(TEAM, limit_nanousd=1000, amount_nanousd=1)
+CLAIM = Claim(TEAM, limit=1000, amount=1)
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ class TestAudit:
         await ledger.reserve(a_reserve("b", CLAIM, Claim(a_counter("b"), None, 7)))
         right = await ledger.audit()
         (tally,) = ledger._tallies.take([TEAM], clock.now_ms())
-        tally.held_nanousd += 3
+        tally.held += 3
         ledger._lease_ends.clear()
 
         assert right.ok

@@ -83,7 +83,7 @@ class House:
     async def spent(self) -> int:
         """Tell what is in the books."""
         (standing,) = await self.ledger.standings([(COUNTER, 0)])
-        return standing.spent_nanousd
+        return standing.spent
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ MINUTE_MS = 60_000
 EVERYBODY = Counter(GLOBAL, FOREVER)
 
 
-def budget(limit_nanousd: int, rule: WindowRule = ALWAYS) -> tuple[Budget, ...]:
+def budget(limit: int, rule: WindowRule = ALWAYS) -> tuple[Budget, ...]:
     """Give the budgets of a payer: one."""
-    return (Budget(limit_nanousd, rule),)
+    return (Budget(limit, rule),)
 
 
 def on(scope: str, rule: WindowRule = ALWAYS, now_ms: int = START_MS) -> Counter:
@@ -92,7 +92,7 @@ async def test_the_most_used_share_comes_first() -> None:
     assert (START_MS, 1, 80, Totals(122, 14, 80)) == (
         survey.taken_ms,
         survey.reservations_open,
-        survey.held_nanousd,
+        survey.held,
         survey.totals,
     )
     assert survey is house.surveyor.latest
@@ -112,7 +112,7 @@ async def test_every_window_of_a_payer_is_there_with_the_limit_in_force() -> Non
     assert {daily.key: (40, 4, 0), "team:research|lifetime": (20, 0, 0)} == used(first)
     next_day = on("team:research", DAILY, START_MS + 86_400_000)
     assert {"team:research|lifetime": (20, 0, 0), next_day.key: (10, 0, 0)} == used(second)
-    assert (10, 20) == tuple(sorted(surveyed.budget.limit_nanousd for surveyed in first.budgets))
+    assert (10, 20) == tuple(sorted(surveyed.budget.limit for surveyed in first.budgets))
 
 
 async def test_an_increase_is_part_of_the_limit_until_it_ends() -> None:
@@ -124,8 +124,8 @@ async def test_an_increase_is_part_of_the_limit_until_it_ends() -> None:
     await house.clock.advance(1)
     surveys.append(await house.surveyor.survey())
 
-    assert [15, 10] == [survey.budgets[0].standing.limit_nanousd for survey in surveys]
-    assert [15, 10] == [survey.budgets[0].budget.limit_nanousd for survey in surveys]
+    assert [15, 10] == [survey.budgets[0].standing.limit for survey in surveys]
+    assert [15, 10] == [survey.budgets[0].budget.limit for survey in surveys]
 
 
 async def test_end_users_are_there_once_they_have_spent() -> None:
@@ -206,7 +206,7 @@ async def test_each_reservation_is_held_once(rules: tuple[WindowRule, ...]) -> N
     await house.clock.advance(MINUTE_MS)
     await reserve(10)
 
-    assert 11 == (await house.surveyor.survey()).held_nanousd
+    assert 11 == (await house.surveyor.survey()).held
 
 
 async def test_the_last_survey_stays_while_the_store_is_away() -> None:
@@ -240,7 +240,7 @@ async def test_few_budgets_are_looked_at_anew_for_who_asks() -> None:
 
     surveys = await asyncio.gather(*(house.surveyor.fresh() for _ in range(5)))
 
-    assert {7} == {survey.totals.spent_nanousd for survey in surveys}
+    assert {7} == {survey.totals.spent for survey in surveys}
     assert 3 == house.ledger.asked
 
 
