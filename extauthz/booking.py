@@ -1,7 +1,8 @@
-"""What a finished stream costs, and so how its reservation ends: decided purely, from what was held and what was seen.
+"""What a finished stream used, and so how its reservation ends: decided purely, from what was held and what was seen.
 
 An answer is paid at the prices that were held, or, when it names a model that the catalog knows, at those of that
-model: fallbacks and aliases lead to others than the one that was asked for.
+model: fallbacks and aliases lead to others than the one that was asked for. Its tokens are those that it is paid for,
+and it is one request; what failed is none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from enum import StrEnum
 
 from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
+from extauthz.domain.budgets import NOTHING_SPENT, Spent
 from extauthz.domain.money import AMOUNT_NANOUSD_MAX
 from extauthz.domain.policy import OnAbort, OnMissingUsage
 from extauthz.domain.prices import NO_UNITS, Prices, Usage
@@ -18,6 +20,9 @@ from extauthz.domain.reservation import Hold, Lease, Note, Signal
 from extauthz.ledger.base import Promise, Release, Renew, Settle
 from extauthz.pricing.cost import at_tier, cost, delivered_usage
 from extauthz.usage import Report
+
+# A request that was served, and for which nothing else is booked.
+_FOR_NOTHING = Spent(requests=1)
 
 
 class Outcome(StrEnum):
@@ -61,18 +66,18 @@ class _Bill:
     prices: Prices
     as_held: bool
 
-    def of(self, usage: Usage) -> int:
-        return cost(self.prices, usage)
+    def of(self, usage: Usage) -> Spent:
+        return Spent(cost(self.prices, usage), usage.tokens, requests=1)
 
-    def reported(self) -> int:
-        """Tell what the usage of the answer costs; units that it does not show are those that were asked for."""
+    def reported(self) -> Spent:
+        """Tell what the usage of the answer comes to; units that it does not show are those that were asked for."""
         usage = self.report.usage
         if usage is None:
-            return 0
+            return _FOR_NOTHING
         asked = self.hold.estimate.units
         by_the_call = replace(usage.units, searches=0) == NO_UNITS
         # LiteLLM's map has rerankers that are paid by the query, with tokens at 0.
-        says_nothing = self.prices.guessed_input or self.prices.guessed_output or not self.of(usage)
+        says_nothing = self.prices.guessed_input or self.prices.guessed_output or not self.of(usage).cost_nanousd
         if by_the_call and says_nothing:
             usage = replace(usage, units=replace(asked, searches=usage.units.searches))
         return self.of(usage)
@@ -80,16 +85,16 @@ class _Bill:
     def told(self) -> bool:
         """Tell whether the answer says what it used in words that have a price: pictures have none where tokens do."""
         usage = self.report.usage
-        return usage is not None and (usage.input_tokens > 0 or usage.output_tokens > 0 or self.reported() > 0)
+        return usage is not None and (usage.tokens > 0 or self.reported().cost_nanousd > 0)
 
-    def estimated(self) -> int:
+    def estimated(self) -> Spent:
         expected = self.hold.estimate
         if self.as_held:
-            return expected.cost_nanousd
+            return expected.spent
         usage = Usage(expected.input_tokens, expected.output_tokens, units=expected.units)
-        return max(expected.flat_nanousd, self.of(usage))
+        return _most(self.of(usage), Spent(expected.flat_nanousd))
 
-    def delivered(self) -> int:
+    def delivered(self) -> Spent:
         report = self.report
         usage = delivered_usage(
             self.hold.estimate,
@@ -99,12 +104,28 @@ class _Bill:
         )
         return self.of(usage)
 
-    def asked(self) -> int | None:
-        """Tell what costs that which was asked for besides tokens; None where it was tokens alone."""
+    def asked(self) -> Spent | None:
+        """Tell what comes of that which was asked for besides tokens; None where it was tokens alone."""
         expected = self.hold.estimate
         if expected.units == NO_UNITS:
             return self.estimated() if expected.flat_nanousd else None
-        return self.of(Usage(0, 0, units=expected.units)) or self.estimated()
+        units = self.of(Usage(0, 0, units=expected.units))
+        return units if units.cost_nanousd else self.estimated()
+
+    def finished(self, rule: OnMissingUsage) -> Spent:
+        """Tell what a finished answer comes to: as it says, else what was asked for besides tokens, else by rule."""
+        if self.told() and not self.report.pending:
+            return self.reported()
+        asked = self.asked()
+        if asked is not None:
+            return asked
+        match rule:
+            case OnMissingUsage.ESTIMATE:
+                return _most(self.estimated(), self.delivered())
+            case OnMissingUsage.DELIVERED:
+                return self.delivered()
+            case OnMissingUsage.ZERO:
+                return _FOR_NOTHING
 
 
 def ending_of(observation: Observation, config: Snapshot) -> Settle | Release | Renew | None:
@@ -113,18 +134,18 @@ def ending_of(observation: Observation, config: Snapshot) -> Settle | Release | 
     if observation.outcome is Outcome.FAILED:
         return None if hold.free else Release(hold.id, promised=observation.promised)
     note = Note(Signal.ACCESS_LOG, report.usage)
-    if rules.trust_upstream_cost and report.cost_nanousd and observation.complete:
-        return Settle(hold, min(report.cost_nanousd, AMOUNT_NANOUSD_MAX), note, observation.promised)
     bill = _bill(hold, report, config)
+    if rules.trust_upstream_cost and report.cost_nanousd and observation.complete:
+        spent = _free(report) if bill is None else bill.finished(rules.on_missing_usage)
+        told = replace(spent, cost_nanousd=min(report.cost_nanousd, AMOUNT_NANOUSD_MAX))
+        return Settle(hold, told, note, observation.promised)
     if bill is None:
         return None
     if report.pending and not hold.free:
         return Renew(hold, _promised(bill, rules), note, observation.promise)
     if not observation.complete:
-        return Settle(hold, _abort_cost(bill, config), note)
-    if report.pending or not bill.told():
-        return Settle(hold, _missing_usage(bill, rules.on_missing_usage), note, observation.promised)
-    return Settle(hold, bill.reported(), note, observation.promised)
+        return Settle(hold, _aborted(bill, config), note)
+    return Settle(hold, bill.finished(rules.on_missing_usage), note, observation.promised)
 
 
 def lease_of(hold: Hold, report: Report, config: Snapshot) -> Lease:
@@ -132,7 +153,7 @@ def lease_of(hold: Hold, report: Report, config: Snapshot) -> Lease:
     bill = _bill(hold, report, config)
     if bill is not None and report.pending:
         return _promised(bill, config.settings)
-    return Lease(config.settings.lease_seconds * 1000, 0 if bill is None else _abort_cost(bill, config))
+    return Lease(config.settings.lease_seconds * 1000, NOTHING_SPENT if bill is None else _aborted(bill, config))
 
 
 def _promised(bill: _Bill, rules: Settings) -> Lease:
@@ -157,30 +178,30 @@ def _bill(hold: Hold, report: Report, config: Snapshot) -> _Bill | None:
     return None if prices is None else _Bill(hold, report, at_tier(prices, report.service_tier), prices == hold.prices)
 
 
-def _abort_cost(bill: _Bill, config: Snapshot) -> int:
+def _aborted(bill: _Bill, config: Snapshot) -> Spent:
     rules, hold = config.settings, bill.hold
     match rules.on_abort if hold.streamed else rules.on_abort_unary:
         case OnAbort.DELIVERED:
             # Usage that came before the end is a running total: Anthropic's message_start tells of one output token.
             # Pictures and sound are made before they go out, and their events do not tell how much of them there is.
-            return max(bill.delivered(), bill.reported(), bill.asked() or 0)
+            return _most(bill.delivered(), bill.reported(), bill.asked() or _FOR_NOTHING)
         case OnAbort.RESERVED:
             return bill.estimated()
         case OnAbort.INPUT:
             return bill.of(Usage(hold.estimate.input_tokens, 0, units=hold.estimate.units))
         case OnAbort.ZERO:
-            return 0
+            return _FOR_NOTHING
 
 
-def _missing_usage(bill: _Bill, rule: OnMissingUsage) -> int:
-    """Tell what a finished answer costs that says nothing of its tokens: what was asked for besides, else by rule."""
-    asked = bill.asked()
-    if asked is not None:
-        return asked
-    match rule:
-        case OnMissingUsage.ESTIMATE:
-            return max(bill.estimated(), bill.delivered())
-        case OnMissingUsage.DELIVERED:
-            return bill.delivered()
-        case OnMissingUsage.ZERO:
-            return 0
+def _free(report: Report) -> Spent:
+    """Tell what an answer used that has no price of ours."""
+    return Spent(0, 0 if report.usage is None else report.usage.tokens, requests=1)
+
+
+def _most(*amounts: Spent) -> Spent:
+    """Give the most in each measure."""
+    return Spent(
+        max(spent.cost_nanousd for spent in amounts),
+        max(spent.tokens for spent in amounts),
+        max(spent.requests for spent in amounts),
+    )

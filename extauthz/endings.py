@@ -100,8 +100,8 @@ class Endings:
 
     async def _tell(self, end: End) -> Ending:
         match end:
-            case Settle(hold, cost_nanousd, note, promised):
-                ending = await self._ledger.settle(hold, cost_nanousd, note)
+            case Settle(hold, spent, note, promised):
+                ending = await self._ledger.settle(hold, spent, note)
                 await self._forget(promised)
                 return ending
             case Renew(hold, lease, note, promise):
@@ -110,7 +110,7 @@ class Endings:
                         await self._ledger.promise(promise)
                     return Ending.OPEN
                 # Its lease ran out, or the store never heard of it: its answer is paid all the same.
-                return await self._ledger.settle(hold, lease.cost_nanousd, note)
+                return await self._ledger.settle(hold, lease.spent, note)
             case Release(id_, attempt, note, promised):
                 ending = await self._ledger.release(id_, attempt=attempt, note=note)
                 await self._forget(promised)

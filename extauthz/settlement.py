@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from extauthz.booking import Observation, ending_of, lease_of
 from extauthz.config.snapshot import Snapshot
+from extauthz.domain.budgets import NOTHING_SPENT, Spent
 from extauthz.domain.reservation import Hold, Note, Signal, State
 from extauthz.endings import Endings
 from extauthz.errors import StoreUnavailableError
@@ -25,6 +26,8 @@ EXPIRIES_MAX = 1000
 
 # Without a word of any access log for so long, what ends by leases was not merely lost on its way.
 BLIND_MS = 300_000
+
+_BOOKED = (Ending.FIRST, Ending.LATE, Ending.UNKNOWN)
 
 
 class Settlement:
@@ -62,11 +65,12 @@ class Settlement:
         hold, report = observation.hold, observation.report
         how = State.RELEASED if isinstance(end, Release) else State.SETTLED
         self._telemetry.ended(how, Signal.ACCESS_LOG, ending)
-        if hold.free and ending is Ending.UNKNOWN:
+        strayed = ending in _BOOKED and _was_free(hold) and (hold.free or _spent(end).cost_nanousd > 0)
+        if strayed:
             self._telemetry.free_answer_paid(hold.model, report.model)
-        finished = Finished(hold, how, ending, _cost_nanousd(end), report.usage, observation.trace)
+        finished = Finished(hold, how, ending, _spent(end), report.usage, observation.trace)
         self._telemetry.finished(finished)
-        if isinstance(end, Settle) and ending is Ending.FIRST and observation.complete:
+        if isinstance(end, Settle) and ending is Ending.FIRST and observation.complete and not strayed:
             self._learn(hold, report)
 
     def _learn(self, hold: Hold, report: Report) -> None:
@@ -114,11 +118,16 @@ class Settlement:
         return len(expired)
 
 
-def _cost_nanousd(end: Settle | Release | Renew) -> int:
+def _was_free(hold: Hold) -> bool:
+    """Tell whether a request could cost nothing; one that tokens or requests limit is reserved all the same."""
+    return hold.free or not (hold.estimate.cost_nanousd_max or hold.prices.input or hold.prices.output)
+
+
+def _spent(end: Settle | Release | Renew) -> Spent:
     match end:
-        case Settle(cost_nanousd=cost_nanousd):
-            return cost_nanousd
+        case Settle(spent=spent):
+            return spent
         case Renew(lease=lease):
-            return lease.cost_nanousd
+            return lease.spent
         case Release():
-            return 0
+            return NOTHING_SPENT

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import quote, unquote
 
-from extauthz.domain.windows import LIFETIME, Window, WindowRule
+from extauthz.domain.windows import FOREVER, LIFETIME, Window, WindowRule
 
 SCOPE_ID_BYTES_MAX = 256
 
@@ -21,6 +21,8 @@ class ScopeKind(StrEnum):
     USER = "user"
     KEY = "key"
     END_USER = "end_user"
+    PROJECT = "project"
+    TAG = "tag"
     ANONYMOUS = "anonymous"
 
 
@@ -127,7 +129,7 @@ class Budget:
     """A limit on one scope for one window, in its measure, for the requests that `only` picks (None: for all).
 
     `strict` makes the whole maximum of a request fit, not only a part of it. At `soft_limit` somebody is told, and
-    nothing is refused.
+    nothing is refused. With `rollover`, what was spent beyond the limit of one window is spent in the next one.
     """
 
     limit: int
@@ -137,6 +139,7 @@ class Budget:
     increase: Increase | None = None
     measure: Measure = Measure.USD
     only: Filter | None = None
+    rollover: bool = False
 
     def at(self, now_ms: int) -> Budget:
         """Give the budget as it is at an instant: an increase that has not ended is part of its limit."""
@@ -144,6 +147,21 @@ class Budget:
             return self
         amount = self.increase.amount if now_ms < self.increase.until_ms else 0
         return replace(self, limit=self.limit + amount, increase=None)
+
+    def counter(self, scope: Scope, window: Window) -> Counter:
+        """Give what it is measured by on a scope, in one of its windows."""
+        earlier = self.rule.before(window) if self.rollover else None
+        if earlier is None:
+            return Counter(scope, window, self.measure, self.only)
+        limit = self.at(window.start_ms - 1).limit
+        before = Before(Counter(scope, earlier, self.measure, self.only), limit)
+        return Counter(scope, window, self.measure, self.only, before)
+
+    @property
+    def label(self) -> str:
+        """Its name among the budgets of its scope, which is that of its counters."""
+        window = LIFETIME if self.rule.duration is None else str(self.rule.duration)
+        return _label(window, self.measure, self.only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +174,21 @@ class ScopeBudgets:
     scope: Scope
     budgets: tuple[Budget, ...] = ()
     binds: bool = True
+    # Requests ask for the same ones until a window ends.
+    _last: tuple[tuple[Counter, Budget | None], ...] = field(default=(), init=False, repr=False, compare=False)
+
+    def counters(self, now_ms: int) -> tuple[tuple[Counter, Budget | None], ...]:
+        """List its counters at an instant, each with its budget.
+
+        What is spent is always counted there: from the beginning, where no budget in USD is for all requests.
+        """
+        last = self._last
+        if not last or not all(counter.window.contains(now_ms) for counter, _ in last):
+            last = tuple((budget.counter(self.scope, budget.rule.at(now_ms)), budget) for budget in self.budgets)
+            if not any(budget.measure is Measure.USD and budget.only is None for budget in self.budgets):
+                last = (*last, (Counter(self.scope, FOREVER), None))
+            object.__setattr__(self, "_last", last)
+        return last
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,20 +200,22 @@ class Counter:
 
     `key` is its name in every store: a new window is a new key, which is how a budget resets. It says all that there is
     to say, `team:research|1mo|<start ms>|<end ms>` or `team:research|lifetime/tokens`, and has no blank in it.
+
+    `before` is the counter that it takes over the overspend of, where its budget says so. It is the same counter
+    with and without.
     """
 
     scope: Scope
     window: Window
     measure: Measure = Measure.USD
     only: Filter | None = None
+    before: Before | None = field(default=None, repr=False, compare=False)
     label: str = field(init=False, repr=False, compare=False)
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         window = self.window
-        measure = "" if self.measure is Measure.USD else f"/{self.measure}"
-        only = "" if self.only is None else f"/{self.only}"
-        object.__setattr__(self, "label", f"{window.name}{measure}{only}")
+        object.__setattr__(self, "label", _label(window.name, self.measure, self.only))
         bounds = "" if window.end_ms is None else f"|{window.start_ms}|{window.end_ms}"
         object.__setattr__(self, "key", f"{self.scope.text}|{self.label}{bounds}")
 
@@ -189,10 +224,10 @@ class Counter:
         """Read a counter's key back. Raises ValueError when it is none."""
         match key.split("|"):
             case [scope, label, start_ms, end_ms]:
-                name, measure, only = _parse_label(label)
+                name, measure, only = parse_label(label)
                 window = Window(name, int(start_ms), int(end_ms))
             case [scope, label]:
-                name, measure, only = _parse_label(label)
+                name, measure, only = parse_label(label)
                 window = Window(name, 0, None)
             case _:
                 raise ValueError(f"{key!r} is not the key of a counter")
@@ -204,7 +239,20 @@ class Counter:
         return counter
 
 
-def _parse_label(label: str) -> tuple[str, Measure, Filter | None]:
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The counter of the window before, and the limit beyond which its spend is carried into the next."""
+
+    counter: Counter
+    limit: int
+
+
+def _label(window: str, measure: Measure, only: Filter | None) -> str:
+    label = window if measure is Measure.USD else f"{window}/{measure}"
+    return label if only is None else f"{label}/{only}"
+
+
+def parse_label(label: str) -> tuple[str, Measure, Filter | None]:
     """Read the name of a window, a measure and a filter. Raises ValueError when they are none."""
     window, *rest = label.split("/")
     measure = Measure(rest.pop(0)) if rest and "=" not in rest[0] else Measure.USD

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+
+from extauthz.domain.budgets import Spent
 
 ZERO = Decimal(0)
 
@@ -76,6 +78,26 @@ class Usage:
     image_output_tokens: int = 0
     units: Units = NO_UNITS
 
+    @property
+    def tokens(self) -> int:
+        """All tokens, as budgets in tokens count them: cached ones once, as the input that they are."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def plain(self) -> bool:
+        """Whether all of it is text that was read and written, nothing of it cached, seen, heard or thought."""
+        return not (
+            self.cache_read_input_tokens
+            or self.cache_creation_input_tokens
+            or self.reasoning_output_tokens
+            or self.cache_creation_1h_input_tokens
+            or self.cache_read_audio_input_tokens
+            or self.audio_input_tokens
+            or self.audio_output_tokens
+            or self.image_input_tokens
+            or self.image_output_tokens
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Prices(Rates):
@@ -99,7 +121,8 @@ class Estimate:
 
     `reasoning_output_tokens` are those of `output_tokens` that the model's answers usually spend unseen. `units` are
     what the request asks for besides tokens: they are known, not guessed. `flat_nanousd` is what it costs at least
-    when its answer shows nothing, where nobody can estimate it; 0 elsewhere.
+    when its answer shows nothing, where nobody can estimate it; 0 elsewhere. `tokens_max` are the most that it can use,
+    known where it is estimated alone: a hold does not carry them.
     """
 
     input_tokens: int
@@ -109,3 +132,14 @@ class Estimate:
     reasoning_output_tokens: int = 0
     units: Units = NO_UNITS
     flat_nanousd: int = 0
+    tokens_max: int = field(default=0, compare=False)
+
+    @property
+    def most(self) -> Spent:
+        """The most that it can use."""
+        return Spent(self.cost_nanousd_max, max(self.tokens_max, self.input_tokens + self.output_tokens), requests=1)
+
+    @property
+    def spent(self) -> Spent:
+        """What is booked of a request whose answer is taken to be as expected."""
+        return Spent(self.cost_nanousd, self.input_tokens + self.output_tokens, requests=1)

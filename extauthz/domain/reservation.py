@@ -2,7 +2,7 @@
 
 It ends exactly once, whatever happens and whoever tells it:
 
-    held ──settle──▶ settled     the cost is booked as spent
+    held ──settle──▶ settled     what was used is booked as spent
     held ──release─▶ released    nothing is booked
     held ──expire──▶ expired     its lease ran out; what the lease says is booked
     expired ──settle──▶ settled  a late answer: the books are put right to its cost, once
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 
-from extauthz.domain.budgets import Counter
+from extauthz.domain.budgets import Counter, Spent
 from extauthz.domain.prices import Estimate, Prices, Usage
 
 
@@ -102,10 +102,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """How long a reservation lives without a sign of life, and what is booked if none comes."""
+    """How long a reservation lives without a sign of life, and what is booked as `spent` if none comes."""
 
     lease_ms: int
-    cost_nanousd: int
+    spent: Spent
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,7 @@ class WindowRule:
     _origin_ms: int = field(init=False, repr=False, compare=False)
     # Requests ask for one window until it ends, and calendars are slow to compute with.
     _last: Window = field(init=False, repr=False, compare=False)
+    _last_before: Window = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         zone = _zone(self.zone)
@@ -169,6 +170,7 @@ class WindowRule:
         object.__setattr__(self, "_origin", origin)
         object.__setattr__(self, "_origin_ms", origin_ms)
         object.__setattr__(self, "_last", FOREVER if length is None else NEVER)
+        object.__setattr__(self, "_last_before", NEVER)
 
     def at(self, now_ms: int) -> Window:
         """Give the window that an instant (Unix milliseconds) lies in."""
@@ -178,6 +180,16 @@ class WindowRule:
         window = Window(str(self.duration), *self._bounds(self._length, now_ms))
         object.__setattr__(self, "_last", window)
         return window
+
+    def before(self, window: Window) -> Window | None:
+        """Give the window that ends where one of this rule begins; None before the one that never ends."""
+        if self._length is None:
+            return None
+        last = self._last_before
+        if last is NEVER or last.end_ms != window.start_ms:
+            last = Window(str(self.duration), *self._bounds(self._length, window.start_ms - 1))
+            object.__setattr__(self, "_last_before", last)
+        return last
 
     def _bounds(self, length: Duration, now_ms: int) -> tuple[int, int]:
         match length.unit:

@@ -7,12 +7,13 @@ in order, and each slice is compared when its entry has passed. So nothing has t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from extauthz.domain.budgets import Counter
 from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.amounts import measure_of
 from extauthz.ledger.base import Audit, Drift
 from extauthz.ledger.exported import Amendments, Exported, ExportUnusableError
 from extauthz.ledger.journal import START, Entry, Journal, position
@@ -203,13 +204,13 @@ class Auditor:
         (newest,) = await self._link.transact(("XREVRANGE", self._keys.journal, "+", "-", "COUNT", 1))
         until = newest[0][0].decode() if newest else START
         async for entry in self._journal.entries(export.last if same_books else start, until):
-            export.take_back(entry.id, entry.how, entry.cost_nanousd, entry.booked_nanousd)
-            export.amendments.take(entry.how, entry.id, entry.counters, entry.cost_nanousd)
+            export.take_back(entry.id, entry.how, entry.cost, entry.booked)
+            export.amendments.take(entry.how, entry.id, entry.counters, entry.cost)
         amounts = defaultdict[str, int](int, export.spent())
         if same_books:
             async for entry in self._journal.entries(start, export.last):
                 for counter in entry.counters:
-                    amounts[counter] -= entry.booked_nanousd
+                    amounts[counter] -= entry.booked.of(measure_of(counter))
         else:
             # These books began after the export's were lost: theirs comes on top.
             own: dict[str, int] = {}
@@ -249,7 +250,7 @@ class Auditor:
                     if (due_ms := self._due_ms(counter)) is not None:
                         commands.append(("ZADD", self._keys.windows, "NX", due_ms, counter))
             await self._link.transact(*commands)
-        limits = [(budget, limit) for budget, limit in amendments.limits_nanousd.items() if limit is not None]
+        limits = [(budget, limit) for budget, limit in amendments.limits.items() if limit is not None]
         for limits_chunk in chunks(limits, SCAN_COUNT):
             # Not over one that is there: it was set since then.
             await self._link.transact(*(("HSETNX", self._keys.limits, *budget_limit) for budget_limit in limits_chunk))
@@ -262,12 +263,28 @@ class Auditor:
         for chunk in chunks(kept, SCAN_COUNT):
             await self._link.ask("HSET", new, *(value for pair in chunk for value in pair))
             await self._journal.pause_trimming()
+        for pairs in chunks(_following({counter for counter, _ in kept}), SCAN_COUNT):
+            # What the later one took over is in its sum; by which limit, the journal does not say.
+            await self._link.transact(
+                *(("HSETNX", self._keys.meta, f"carried|{before}", f"- {after}") for before, after in pairs)
+            )
         await self._link.transact(
             ("RENAME", new, self._keys.checkpoint) if kept else ("DEL", self._keys.checkpoint),
             ("HSET", self._keys.meta, "began_at", 0, "restored_to", furthest),
         )
 
 
+def _following(counters: Collection[str]) -> list[tuple[str, str]]:
+    """Give each counter of which that of the next window is there as well, with that one."""
+    by_start: dict[tuple[str, str], str] = {}
+    for counter in counters:
+        match counter.rsplit("|", 2):
+            case [budget, start_ms, _]:
+                by_start[budget, start_ms] = counter
+    ends = ((counter, *counter.rsplit("|", 2)) for counter in by_start.values())
+    return [(counter, by_start[budget, end]) for counter, budget, _, end in ends if (budget, end) in by_start]
+
+
 def _add(sums: dict[str, int], entry: Entry) -> None:
     for counter in entry.counters:
-        sums[counter] += entry.booked_nanousd
+        sums[counter] += entry.booked.of(measure_of(counter))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from extauthz.domain.budgets import Counter, Scope, Standing
+from extauthz.domain.budgets import Counter, Measure, Scope, Spent, Standing
 from extauthz.domain.reservation import Claim, Hold, Lease, Note, State
+from extauthz.ledger.amounts import measure_of
 
 # A settle of a reservation that the store does not know is booked when it is younger than this, and leaves its ending
 # behind for as long, so that it cannot be booked twice.
@@ -49,7 +50,7 @@ class Reserve:
 class Reserved:
     """The money is held on every counter.
 
-    `available_nanousd` is the least that any limited counter has left, None when none is limited.
+    `available_nanousd` is the least that any limited counter in USD has left, None when none is limited.
     """
 
     available_nanousd: int | None
@@ -59,7 +60,8 @@ class Reserved:
 class Refused:
     """Nothing is held.
 
-    `standing` is the counter that binds: an exhausted one if there is any, else the one with the least available.
+    `standing` is the counter that binds, by domain/admission.py: an exhausted one if there is any, one in USD rather
+    than in tokens or requests, and of those the one with the least available.
     """
 
     standing: Standing
@@ -94,10 +96,10 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """End a reservation with its cost, in nano-USD, and forget the promise of that name if it had one."""
+    """End a reservation with what it used, and forget the promise of that name if it had one."""
 
     hold: Hold
-    cost_nanousd: int
+    spent: Spent
     note: Note = UNNOTED
     promised: str | None = None
 
@@ -144,7 +146,7 @@ class Expired:
     """A reservation that its lease ended, and what was booked for it."""
 
     id: str
-    cost_nanousd: int
+    spent: Spent
 
 
 class AmendmentKind(StrEnum):
@@ -153,12 +155,15 @@ class AmendmentKind(StrEnum):
     RESET = "reset"  # nothing is spent on the counter any more
     IMPORT = "import"  # the amount is spent on it, too
     GRANT = "grant"  # its limit is higher by the amount, in its window
-    LIMIT = "limit"  # the amount is the limit of its scope and window length from now on; None: the configured one
+    LIMIT = "limit"  # the amount is the limit of its scope and label from now on; None: the configured one
 
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
-    """A change by hand: `id` is its own, so that a repeated one changes nothing; `who` made it, for the journal."""
+    """A change by hand: `id` is its own, so that a repeated one changes nothing; `who` made it, for the journal.
+
+    `amount` is in the measure of the counter.
+    """
 
     id: str
     kind: AmendmentKind
@@ -169,7 +174,7 @@ class Amendment:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """A counter with what was spent and what is held on it."""
+    """A counter with what was spent and what is held on it, in its measure."""
 
     counter: Counter
     spent: int
@@ -178,7 +183,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class OpenReservation:
-    """A reservation that has not ended, with what it holds on each counter, in nano-USD.
+    """A reservation that has not ended, with what it holds on each counter, in that counter's measure.
 
     `attempt` is the Check that has it. `lease_end_ms` is when it will be expired unless something is heard of it; both
     times are the store's.
@@ -194,7 +199,10 @@ class OpenReservation:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A counter that is not what it should be. `of` is `spent`, `held`, or `lease`: reservations that have none."""
+    """A counter that is not what it should be, in its measure.
+
+    `name` is its key, and `of` is `spent` or `held`; or it is the id of a reservation without a lease, of `lease`.
+    """
 
     of: str
     name: str
@@ -219,8 +227,8 @@ class Audit:
 
     @property
     def drift_nanousd(self) -> int:
-        """How far the counters are from what they should be, all together."""
-        return sum(abs(drift.found - drift.expected) for drift in self.drifts)
+        """How far the counters in USD are from what they should be, all together."""
+        return sum(abs(drift.found - drift.expected) for drift in self.drifts if measure_of(drift.name) is Measure.USD)
 
 
 def together(audits: Sequence[Audit]) -> Audit:
@@ -235,7 +243,7 @@ def together(audits: Sequence[Audit]) -> Audit:
 
 
 class Ledger(Protocol):
-    """What every store must do. Amounts are nano-USD, times Unix milliseconds of the store's clock."""
+    """What every store must do. Amounts are in the measure of their counter, times Unix milliseconds of its clock."""
 
     def now_ms(self) -> int:
         """Tell the store's time, as well as this process knows it, without asking the store."""
@@ -256,11 +264,11 @@ class Ledger(Protocol):
         """Hold the claims' amounts, all or nothing."""
         ...
 
-    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
-        """End a reservation with its cost, which may be below or above what was held.
+    async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:
+        """End a reservation with what it used, which may be below or above what was held.
 
-        It is booked on the counters that were reserved on, whether their windows have ended or not; on those of `hold`
-        when the store does not know the reservation.
+        It is booked on the counters that were reserved on, on each in its own measure, whether their windows have ended
+        or not; on those of `hold` when the store does not know the reservation.
         """
         ...
 
@@ -316,9 +324,10 @@ class Ledger(Protocol):
         ...
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
-        """List at most `count_max` counters of current windows, or with money held, the most spent first.
+        """List at most `count_max` counters of current windows, or with something held, the most spent first.
 
-        Alike ones come in the order of their keys.
+        Measures take turns, as their amounts cannot be compared: the most spent in USD, that in tokens, that in
+        requests, then the second of each. Alike ones come in the order of their keys.
         """
         ...
 

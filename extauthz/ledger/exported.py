@@ -8,15 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from extauthz.domain.budgets import Counter
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Spent
 from extauthz.errors import ExtauthzError
+from extauthz.ledger.amounts import measure_of
 from extauthz.ledger.base import AmendmentKind
-from extauthz.ledger.journal import CHECKPOINT, LIMIT_REMOVED, START, position
+from extauthz.ledger.journal import CARRIED, CHECKPOINT, LIMIT_REMOVED, START, booked_of, cost_of, position, spent_of
 
-# Reservations and imports of which it is remembered what was booked, for when it is booked again after a loss.
+# Reservations, imports and first carries of windows of which it is remembered what was booked, for when it is booked
+# again after a loss.
 BOOKINGS_MAX = 100_000
 
-BOOKED_ONCE = ("settled", "expired", "import")
+BOOKED_ONCE = ("settled", "expired", "import", CARRIED)
 AMENDS_LIMITS = (AmendmentKind.GRANT, AmendmentKind.LIMIT, LIMIT_REMOVED)
 
 NO_LINE = "is not a line of `extauthz journal --format jsonl`"
@@ -29,16 +31,16 @@ class ExportUnusableError(ExtauthzError):
 class Amendments:
     """What grants and limits come to, each taken once by its id: a gate may have told a store again that forgot it.
 
-    `granted` is by counter, `limits` by scope and window, as a store keeps them; None: the configured
-    one.
+    `granted` is by counter, `limits` by scope and label, as a store keeps them, in the measure of the counter; None:
+    the configured one.
     """
 
     def __init__(self) -> None:
         self.granted = defaultdict[str, int](int)
-        self.limits_nanousd: dict[str, int | None] = {}
+        self.limits: dict[str, int | None] = {}
         self._taken: dict[str, None] = {}
 
-    def take(self, how: str, id_: str, counters: Iterable[str], amount: int) -> None:
+    def take(self, how: str, id_: str, counters: Iterable[str], cost: Spent) -> None:
         """Take an entry of a journal; one that is no grant and no limit changes nothing here."""
         if how not in AMENDS_LIMITS or id_ in self._taken:
             return
@@ -49,11 +51,11 @@ class Amendments:
             budget = "|".join(counter.split("|")[:2])
             match how:
                 case AmendmentKind.GRANT:
-                    self.granted[counter] += amount
+                    self.granted[counter] += cost.of(measure_of(counter))
                 case AmendmentKind.LIMIT:
-                    self.limits_nanousd[budget] = amount
+                    self.limits[budget] = cost.of(measure_of(counter))
                 case _:
-                    self.limits_nanousd[budget] = None
+                    self.limits[budget] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class _Booking:
     books: int
     how: str
     counters: tuple[str, ...]
-    booked_nanousd: int
+    booked: Spent
 
 
 class Exported:
@@ -100,14 +102,14 @@ class Exported:
             sums[counter] += amount
         return sums
 
-    def take_back(self, id_: str, how: str, cost_nanousd: int, booked_nanousd: int) -> None:
+    def take_back(self, id_: str, how: str, cost: Spent, booked: Spent) -> None:
         """Take back what is booked again by an entry that comes after all of these: the store had forgotten it.
 
-        An entry that books a whole cost is all that its reservation has cost; a correction stands on its expiry.
+        An entry that books all of its cost is all that its reservation has cost; a correction stands on its expiry.
         """
-        if how not in BOOKED_ONCE:
+        if how not in BOOKED_ONCE or not id_:
             return
-        whole = booked_nanousd == cost_nanousd
+        whole = booked == cost
         kept = []
         for booking in self._bookings.pop(id_, ()):
             if not whole and booking.how != how:
@@ -115,7 +117,7 @@ class Exported:
                 continue
             sums = self._spent if booking.books == self._books else self._lost
             for counter in booking.counters:
-                sums[counter] -= booking.booked_nanousd
+                sums[counter] -= booking.booked.of(measure_of(counter))
         if kept:
             self._bookings[id_] = kept
 
@@ -132,7 +134,7 @@ class Exported:
         position(row["at"])
         if row["first"]:
             self._checkpoint = {}
-        self._checkpoint |= {Counter.parse(name).key: int(amount) for name, amount in row["spent_nanousd"].items()}
+        self._checkpoint |= {Counter.parse(name).key: amount for name, amount in spent_of(row).items()}
         if not row["last"]:
             return
         if began_ms == 0:  # older books were restored into these, and all is in their checkpoint
@@ -153,13 +155,13 @@ class Exported:
 
     def _take_entry(self, row: Mapping[str, Any]) -> None:
         counters = tuple(Counter.parse(counter).key for counter in row.get("counters", ()))
-        how, booked, id_ = row["how"], int(row["booked_nanousd"]), row.get("id", "")
-        cost = int(row["cost_nanousd"])
+        how, id_ = row["how"], row.get("id", "")
+        cost, booked = cost_of(row), booked_of(row)
         self.take_back(id_, how, cost, booked)
         self.amendments.take(how, id_, counters, cost)
         for counter in counters:
-            self._spent[counter] += booked
-        if booked and how in BOOKED_ONCE:
+            self._spent[counter] += booked.of(measure_of(counter))
+        if booked != NOTHING_SPENT and how in BOOKED_ONCE and id_:
             self._bookings.setdefault(id_, []).append(_Booking(self._books, how, counters, booked))
             if len(self._bookings) > BOOKINGS_MAX:
                 del self._bookings[next(iter(self._bookings))]

@@ -3,7 +3,7 @@
 The scripts write it, in the same step as the books (`note` in scripts/prelude.lua). It keeps the latest entries; older
 ones are folded into the checkpoint, which is the sum that they added to each counter. So for every counter
 
-    spent == checkpoint + the `booked` of all entries that name it
+    spent == checkpoint + what was `booked`, in its measure, by all entries that name it
 
 Exported lines can be added up in the same way (exported.py does): they begin with a checkpoint, and where entries were
 trimmed before they could be read, another checkpoint stands in for all that came before it. Prompts, answers and keys
@@ -24,7 +24,9 @@ from itertools import islice
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
+from extauthz.domain.budgets import Measure, Spent
 from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.amounts import from_word, measure_of
 from extauthz.ledger.primary import text
 from extauthz.ledger.reading import StoredBooks, pieces
 
@@ -39,8 +41,14 @@ CHECKPOINT_COUNTERS = 500
 PAUSE_MS = 60_000
 
 CHECKPOINT = "checkpoint"
+SPENT = "spent"
+# Its name in exports of before there were other measures.
+_SPENT_IN_USD = "spent_nanousd"
 LIMIT_REMOVED = "limit_removed"
+CARRIED = "carried"
 
+COST, COST_TOKENS, COST_REQUESTS = "cost_nanousd", "cost_tokens", "cost_requests"
+BOOKED, BOOKED_TOKENS, BOOKED_REQUESTS = "booked_nanousd", "booked_tokens", "booked_requests"
 TOKENS = ("input", "output", "cache_read_input", "cache_creation_input", "reasoning_output")
 COLUMNS = (
     "at",
@@ -50,12 +58,18 @@ COLUMNS = (
     "reserved_at",
     "model",
     "signal",
-    "cost_nanousd",
-    "booked_nanousd",
+    COST,
+    BOOKED,
     *(f"{kind}_tokens" for kind in TOKENS),
     "counters",
     "who",
+    COST_TOKENS,
+    COST_REQUESTS,
+    BOOKED_TOKENS,
+    BOOKED_REQUESTS,
 )
+
+_BOOKED_IN = {Measure.USD: BOOKED, Measure.TOKENS: BOOKED_TOKENS, Measure.REQUESTS: BOOKED_REQUESTS}
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
@@ -66,15 +80,32 @@ def position(at: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
+def cost_of(row: Mapping[str, Any]) -> Spent:
+    """Give what an exported entry cost."""
+    return Spent(int(row[COST]), int(row.get(COST_TOKENS, 0)), int(row.get(COST_REQUESTS, 0)))
+
+
+def booked_of(row: Mapping[str, Any]) -> Spent:
+    """Give what an exported entry booked."""
+    return Spent(int(row[BOOKED]), int(row.get(BOOKED_TOKENS, 0)), int(row.get(BOOKED_REQUESTS, 0)))
+
+
+def spent_of(row: Mapping[str, Any]) -> Mapping[str, int]:
+    """Give the sums of an exported checkpoint, by counter."""
+    return {counter: int(amount) for counter, amount in row[SPENT if SPENT in row else _SPENT_IN_USD].items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One thing that happened to money.
 
     `at` is its place in the stream and begins with its time (Unix milliseconds). `how` says what it was: `settled`,
-    `released` and `expired` end a reservation; `floored` puts back what a correction took below 0; an amendment has the
-    name of its kind, or `limit_removed` where the configured limit counts again, and `who` made it. `cost_nanousd` is
-    what it cost, or the amendment's amount; `booked_nanousd` what that added to each of `counters`: the difference, for
-    a settle that came after the lease. `tokens` are the five counts of TOKENS, if any.
+    `released` and `expired` end a reservation; `floored` puts back what a correction took below 0; `carried` takes over
+    what was overspent in the window before, or what that changed by later, and cost nothing; an amendment has the
+    name of its kind, or `limit_removed` where the configured limit counts again, and `who` made it. `cost` is what was
+    used, or the amendment's amount in the measure of its counter; `booked` what that added to each of `counters`, in
+    its measure: the difference, for a settle that came after the lease. Tokens and requests are in them only where a
+    counter is in one of these. `tokens` are the five counts of TOKENS, if any.
     """
 
     at: str
@@ -82,8 +113,8 @@ class Entry:
     id: str
     model: str
     signal: str
-    cost_nanousd: int
-    booked_nanousd: int
+    cost: Spent
+    booked: Spent
     tokens: tuple[int, ...]
     reserved_at_ms: int
     counters: tuple[str, ...]
@@ -98,8 +129,8 @@ class Entry:
             id=fields["id"],
             model=unquote(fields["model"]),
             signal=fields["signal"],
-            cost_nanousd=int(fields["cost"]),
-            booked_nanousd=int(fields["booked"]),
+            cost=from_word(fields["cost"]),
+            booked=from_word(fields["booked"]),
             tokens=tuple(map(int, fields["tokens"].split())),
             reserved_at_ms=int(fields["reserved_at"]),
             counters=tuple(fields["counters"].split()),
@@ -115,8 +146,8 @@ class Entry:
             id=row.get("id", ""),
             model=row.get("model", ""),
             signal=row.get("signal", ""),
-            cost_nanousd=row["cost_nanousd"],
-            booked_nanousd=row["booked_nanousd"],
+            cost=cost_of(row),
+            booked=booked_of(row),
             tokens=tuple(row[name] for name in (f"{kind}_tokens" for kind in TOKENS) if name in row),
             reserved_at_ms=_milliseconds(row["reserved_at"]) if "reserved_at" in row else 0,
             counters=tuple(row.get("counters", ())),
@@ -134,18 +165,22 @@ class Entry:
             "reserved_at": _iso(self.reserved_at_ms) if self.reserved_at_ms else "",
             "model": self.model,
             "signal": self.signal,
-            "cost_nanousd": self.cost_nanousd,
-            "booked_nanousd": self.booked_nanousd,
+            COST: self.cost.cost_nanousd,
+            BOOKED: self.booked.cost_nanousd,
             **dict(tokens),
             "counters": list(self.counters),
             "who": self.who,
+            COST_TOKENS: self.cost.tokens or "",
+            COST_REQUESTS: self.cost.requests or "",
+            BOOKED_TOKENS: self.booked.tokens or "",
+            BOOKED_REQUESTS: self.booked.requests or "",
         }
         return {name: value for name, value in row.items() if value not in ("", [])}
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What all entries up to `at` have added to counters, in nano-USD, since these books began (Unix milliseconds).
+    """What all entries up to `at` have added to counters since these books began (Unix milliseconds).
 
     It may come in several pieces, of which one is the `first` and one the `last`. All together they stand in for
     whatever was told of these books before.
@@ -160,7 +195,7 @@ class Checkpoint:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Read back what `to_row` wrote."""
-        return cls(row["at"], row["began_at"], row["spent_nanousd"], first=row["first"], last=row["last"])
+        return cls(row["at"], row["began_at"], spent_of(row), first=row["first"], last=row["last"])
 
     def to_row(self) -> dict[str, Any]:
         """Write it as one line."""
@@ -170,7 +205,7 @@ class Checkpoint:
             "first": self.first,
             "last": self.last,
             "began_at": self.began_at_ms,
-            "spent_nanousd": dict(self.spent),
+            SPENT: dict(self.spent),
         }
 
 
@@ -300,14 +335,15 @@ def from_json(line: str) -> Entry | Checkpoint:
 
 
 def to_csv(items: Iterable[Entry | Checkpoint]) -> str:
-    """Write rows of COLUMNS; a checkpoint is a row for each counter, with its sum under `booked_nanousd`."""
+    """Write rows of COLUMNS; a checkpoint is a row for each counter, with its sum as what was booked in its measure."""
     written = io.StringIO()
     rows = csv.DictWriter(written, COLUMNS)
     for item in items:
         match item:
             case Checkpoint(at=at, spent=spent):
                 for counter, amount in spent.items():
-                    rows.writerow({"at": at, "how": CHECKPOINT, "booked_nanousd": amount, "counters": counter})
+                    booked = _BOOKED_IN[measure_of(counter)]
+                    rows.writerow({"at": at, "how": CHECKPOINT, booked: amount, "counters": counter})
             case Entry():
                 row = {name: _one_line(value) for name, value in item.to_row().items()}
                 rows.writerow(row | {"counters": " ".join(item.counters)})

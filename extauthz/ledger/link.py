@@ -179,7 +179,7 @@ class Link:
             if client is not None:
                 await client.aclose()
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str]) -> Any:  # noqa: ANN401 - RESP
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes]) -> Any:  # noqa: ANN401 - RESP
         """Run a script. Raises StoreUnavailableError, and then it may have run or not."""
         client = self._open_client()
         try:
@@ -194,7 +194,7 @@ class Link:
         self._failures = 0
         return reply
 
-    async def ask(self, *command: str | int) -> Any:  # noqa: ANN401 - RESP
+    async def ask(self, *command: str | bytes | int) -> Any:  # noqa: ANN401 - RESP
         """Run a command that scripts are not for. Raises StoreUnavailableError."""
         client = self._open_client()
         try:
@@ -205,7 +205,7 @@ class Link:
         except FAILURES as error:
             raise self._failed(error, client) from error
 
-    async def transact(self, *commands: tuple[str | int, ...]) -> list[Any]:
+    async def transact(self, *commands: tuple[str | bytes | int, ...]) -> list[Any]:
         """Run commands as one step (MULTI). Raises StoreUnavailableError."""
         client = self._open_client()
         try:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from extauthz.domain.admission import admit, least_available
-from extauthz.domain.budgets import Counter, Scope, Standing
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Scope, Spent, Standing
 from extauthz.domain.reservation import TRANSITIONS, Claim, Hold, Lease, Note, Signal, State, Verb
 from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.amounts import counted
 from extauthz.ledger.base import (
     UNNOTED,
     AlreadyEnded,
@@ -38,6 +39,7 @@ from extauthz.ledger.base import (
 )
 from extauthz.ledger.pieces import first, paced
 from extauthz.ledger.promises import Promises
+from extauthz.ledger.ranking import most_spent_in_turn
 from extauthz.ledger.tallies import COUNTERS_MAX, Tallies, Tally
 from extauthz.ledger.tombstones import TOMBSTONES_MAX, Tombstone, Tombstones
 
@@ -61,7 +63,7 @@ class _Reservation:
     attempt: str
     amounts: tuple[tuple[Tally, int], ...]
     lease_end_ms: int = 0
-    expiry_cost_nanousd: int = 0
+    expiry: Spent = NOTHING_SPENT
 
 
 class MemoryLedger:
@@ -121,32 +123,33 @@ class MemoryLedger:
             return TooLate()
         if not all(claim.counter.window.contains(now_ms) for claim in request.claims):
             return StaleWindow(now_ms)
+        self._tallies.carry_over(hold.counters, self._limits, now_ms)
         admitted = admit(request.claims, self._standings_of(request.claims))
         if isinstance(admitted, Standing):
             return Refused(admitted)
         self._hold(request, admitted.amounts, now_ms)
         return Reserved(admitted.available_nanousd)
 
-    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
-        """End a reservation with its cost, on the counters that it was reserved on."""
+    async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:
+        """End a reservation with what it used, on the counters that it was reserved on."""
         now_ms = self._clock_ms()
         self._hear(note, now_ms)
         reservation = self._open.get(hold.id)
         if reservation is not None:
-            self._end(reservation, State.SETTLED, cost_nanousd, now_ms)
+            self._end(reservation, State.SETTLED, spent, now_ms)
             return Ending.FIRST
         name = (hold.id, None)
         tombstone = self._tombstones.get(name, now_ms)
         if tombstone is None:
             if self._tombstones.forget(hold, now_ms):
                 return Ending.FORGOTTEN
-            self._book(hold.counters, cost_nanousd, now_ms)
+            self._book(hold.counters, spent, NOTHING_SPENT, now_ms)
             self._tombstones.put(name, Tombstone(State.SETTLED, now_ms, hold.reserved_at_ms), now_ms)
             return Ending.UNKNOWN
         if (tombstone.state, Verb.SETTLE) not in TRANSITIONS:
             return Ending.REPEATED
-        self._book(tombstone.counters, cost_nanousd - tombstone.booked_nanousd, now_ms)
-        self._tombstones.amend(name, replace(tombstone, state=State.SETTLED, booked_nanousd=0, counters=()))
+        self._book(tombstone.counters, spent, tombstone.booked, now_ms)
+        self._tombstones.amend(name, replace(tombstone, state=State.SETTLED, booked=NOTHING_SPENT, counters=()))
         return Ending.LATE
 
     async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
@@ -155,7 +158,7 @@ class MemoryLedger:
         self._hear(note, now_ms)
         reservation = self._open.get(reservation_id)
         if reservation is not None and attempt in (None, reservation.attempt):
-            self._end(reservation, State.RELEASED, 0, now_ms, attempt=attempt)
+            self._end(reservation, State.RELEASED, NOTHING_SPENT, now_ms, attempt=attempt)
             return Ending.FIRST
         names = ((reservation_id, None), (reservation_id, attempt))
         if any(self._tombstones.get(name, now_ms) is not None for name in names):
@@ -193,8 +196,9 @@ class MemoryLedger:
             end_ms, reservation_id = heapq.heappop(self._lease_ends)
             reservation = self._open.get(reservation_id)
             if reservation is not None and reservation.lease_end_ms == end_ms:
-                self._end(reservation, State.EXPIRED, reservation.expiry_cost_nanousd, now_ms)
-                expired.append(Expired(reservation_id, reservation.expiry_cost_nanousd))
+                booked = counted(reservation.expiry, (tally.counter for tally, _ in reservation.amounts))
+                self._end(reservation, State.EXPIRED, booked, now_ms)
+                expired.append(Expired(reservation_id, booked))
         return tuple(expired)
 
     def heard_ms(self) -> int:
@@ -206,7 +210,9 @@ class MemoryLedger:
         if amendment.id in self._amended:
             return False
         counter, amount = amendment.counter, amendment.amount
-        budget = (counter.scope, counter.window.name)
+        # First: a reset is of what is carried over, too, and a limit is one of this window.
+        self._tallies.carry_over((counter,), self._limits, self._clock_ms())
+        budget = (counter.scope, counter.label)
         match amendment.kind, amount:
             case AmendmentKind.LIMIT, None:
                 self._limits.pop(budget, None)
@@ -241,17 +247,17 @@ class MemoryLedger:
         return tuple([self._standing(counter, limit) async for piece in paced(limits) for counter, limit in piece])
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
-        """List at most `count_max` counters of current windows, or with money held, the most spent first."""
+        """List at most `count_max` counters of current windows, or with something held, the most spent first."""
         now_ms = self._clock_ms()
-        balances: list[Balance] = []
+        balances: dict[str, Balance] = {}
         async for piece in paced([*self._tallies.all()]):
-            balances += (
-                Balance(tally.counter, tally.spent, tally.held)
+            balances |= {
+                tally.counter.key: Balance(tally.counter, tally.spent, tally.held)
                 for tally in piece
                 if tally.reservations or tally.counter.window.contains(now_ms)
-            )
-        most_spent = await first(balances, count_max, key=lambda found: (-found.spent, -found.held, found.counter.key))
-        return tuple(most_spent)
+            }
+        rows = [(key, found.spent, found.held) for key, found in balances.items()]
+        return tuple(balances[key] for key, _, _ in await most_spent_in_turn(rows, count_max))
 
     async def open_count(self) -> int:
         """Count the open reservations."""
@@ -322,11 +328,13 @@ class MemoryLedger:
             self._heard_ms = now_ms
 
     def _standing(self, counter: Counter, limit: int) -> Standing:
-        limit = self._limits.get((counter.scope, counter.window.name), limit)
+        limit = self._limits.get((counter.scope, counter.label), limit)
+        to_carry = self._tallies.to_carry(counter, self._limits)
+        carried = 0 if to_carry is None else to_carry.amount
         tally = self._tallies.get(counter)
         if tally is None:
-            return Standing(counter, limit, spent=0, held=0)
-        return Standing(counter, limit + tally.granted, tally.spent, tally.held)
+            return Standing(counter, limit, spent=carried, held=0)
+        return Standing(counter, limit + tally.granted, tally.spent + carried, tally.held)
 
     def _standings_of(self, claims: Iterable[Claim]) -> list[Standing | None]:
         return [None if claim.limit is None else self._standing(claim.counter, claim.limit) for claim in claims]
@@ -349,28 +357,30 @@ class MemoryLedger:
 
     def _start_lease(self, reservation: _Reservation, lease: Lease, now_ms: int) -> None:
         reservation.lease_end_ms = now_ms + lease.lease_ms
-        reservation.expiry_cost_nanousd = lease.cost_nanousd
+        reservation.expiry = lease.spent
         heapq.heappush(self._lease_ends, (reservation.lease_end_ms, reservation.hold.id))
         if len(self._lease_ends) > 2 * len(self._open) + STALE_LEASES_MAX:
             self._lease_ends = [(held.lease_end_ms, held.hold.id) for held in self._open.values()]
             heapq.heapify(self._lease_ends)
 
     def _end(
-        self, reservation: _Reservation, state: State, cost_nanousd: int, now_ms: int, *, attempt: str | None = None
+        self, reservation: _Reservation, state: State, spent: Spent, now_ms: int, *, attempt: str | None = None
     ) -> None:
         hold = reservation.hold
         del self._open[hold.id]
         for tally, amount in reservation.amounts:
             tally.held -= amount
             tally.reservations -= 1
-            tally.book(cost_nanousd, now_ms)
+            tally.book(spent.of(tally.counter.measure), now_ms)
             self._tallies.drop_unused(tally)
         tombstone = Tombstone(state, now_ms, hold.reserved_at_ms)
         if state is State.EXPIRED:
             counters = tuple(tally.counter for tally, _ in reservation.amounts)
-            tombstone = replace(tombstone, booked_nanousd=cost_nanousd, counters=counters)
+            tombstone = replace(tombstone, booked=spent, counters=counters)
         self._tombstones.put((hold.id, attempt), tombstone, now_ms)
 
-    def _book(self, counters: Iterable[Counter], cost_nanousd: int, now_ms: int) -> None:
+    def _book(self, counters: Iterable[Counter], spent: Spent, before: Spent, now_ms: int) -> None:
+        """Book what was spent, of which some was booked before."""
         for tally in self._tallies.take(counters, now_ms):
-            tally.book(cost_nanousd, now_ms)
+            measure = tally.counter.measure
+            tally.book(spent.of(measure) - before.of(measure), now_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extauthz.domain.admission import Granted, admit
-from extauthz.domain.budgets import Counter, Scope, Standing
+from extauthz.domain.budgets import Counter, Scope, Spent, Standing
 from extauthz.domain.reservation import Claim, Hold, Lease, Note
 from extauthz.errors import ExtauthzError
 from extauthz.ledger.base import (
@@ -115,7 +115,7 @@ class PreviewLedger(Ledger):
         """Raise PreviewChangesNothingError."""
         raise PreviewChangesNothingError
 
-    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
+    async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:
         """Raise PreviewChangesNothingError."""
         raise PreviewChangesNothingError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,13 +12,38 @@ from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnecti
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
+from redis.typing import EncodableT
 
 from extauthz.domain.address import Address
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.url import Login, StoreUrl, Topology
+
+
+class _Packing:
+    """Packs commands in C, as redis-py's synchronous connections do.
+
+    Its asyncio connections do it in Python: half a millisecond for a call that many share, with its 500 arguments.
+    """
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - redis-py's
+        super().__init__(**settings)
+        self._pack: Callable[..., list[bytes]] = HiredisRespSerializer().pack
+
+    def pack_command(self, *args: EncodableT) -> list[bytes]:
+        """Write one command."""
+        return self._pack(*args)
+
+
+class _Connection(_Packing, Connection):
+    pass
+
+
+class _SSLConnection(_Packing, SSLConnection):
+    pass
 
 
 class _Pool(BlockingConnectionPool):
@@ -55,7 +80,7 @@ def open_client(url: StoreUrl, address: Address, login: Login, *, timeout_s: flo
             if path is not None
         }
     pool = _Pool(
-        connection_class=Connection if url.tls is None else SSLConnection,
+        connection_class=_Connection if url.tls is None else _SSLConnection,
         max_connections=connections,
         timeout=timeout_s,
         host=address.host,

@@ -14,6 +14,7 @@ from extauthz.ledger.keys import Keys
 from extauthz.ledger.link import Link
 from extauthz.ledger.pieces import PIECE, first, paced
 from extauthz.ledger.primary import text
+from extauthz.ledger.ranking import Count, most_spent_in_turn
 
 # What is asked of the store at once: some 0.3 ms of one core of it.
 SCAN_COUNT = 1000
@@ -49,7 +50,7 @@ class StoredBooks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What is spent and held on counters, by their keys, in nano-USD."""
+    """What is spent and held on counters, by their keys, each in its measure."""
 
     spent: dict[str, int]
     held: dict[str, int]
@@ -70,19 +71,19 @@ async def added_up(parts: Sequence[Counts]) -> Counts:
 
 
 async def most_spent(counts: Counts, now_ms: int, count_max: int) -> tuple[Balance, ...]:
-    """Give counters of current windows, or with money held, the most spent first."""
-    rows: list[tuple[int, int, str]] = []
+    """Give counters of current windows, or with something held, the most spent first, measures in turn."""
+    rows: list[Count] = []
     async for names in paced([*(counts.spent | counts.held)]):
         rows += (
-            (-counts.spent.get(name, 0), -counts.held.get(name, 0), name)
+            (name, counts.spent.get(name, 0), counts.held.get(name, 0))
             for name in names
             if name in counts.held or _is_current(name, now_ms)
         )
     balances: list[Balance] = []
-    async for piece in paced(await first(rows, count_max, key=lambda row: row)):
-        for spent, held, name in piece:
+    async for piece in paced(await most_spent_in_turn(rows, count_max)):
+        for name, spent, held in piece:
             with suppress(ValueError):  # no counter's name, so it was no verb that wrote it: `audit` tells of that
-                balances.append(Balance(Counter.parse(name), -spent, -held))
+                balances.append(Balance(Counter.parse(name), spent, held))
     return tuple(balances)
 
 

@@ -14,9 +14,10 @@ from typing import Protocol
 
 from redis.asyncio import Redis
 
-from extauthz.domain.budgets import Counter, Scope, Standing
+from extauthz.domain.budgets import Counter, Scope, Spent, Standing
 from extauthz.domain.reservation import Hold, Lease, Note
 from extauthz.errors import StoreUnavailableError
+from extauthz.ledger.amounts import from_word
 from extauthz.ledger.audit import Auditor
 from extauthz.ledger.base import (
     PROMISE_BYTES_MAX,
@@ -34,25 +35,24 @@ from extauthz.ledger.base import (
     Reserve,
     Reserved,
     ReserveResult,
-    Settle,
 )
 from extauthz.ledger.batches import Batches
 from extauthz.ledger.items import (
-    as_granted,
+    amend_item,
     promise_item,
     renew_item,
+    repeated_item,
     reserve_item,
     reserve_result,
     settle_item,
     standings_item,
-    word,
 )
 from extauthz.ledger.keys import ENDED_GENERATIONS, VERSION, Keys
 from extauthz.ledger.link import Link, LinkListener
 from extauthz.ledger.pieces import chunks
 from extauthz.ledger.primary import text
 from extauthz.ledger.reading import most_spent, read_counts, read_reservations
-from extauthz.ledger.retelling import Memory, Renewed, Told
+from extauthz.ledger.retelling import Granted, Memory, Renewed, Settled, Told
 from extauthz.ledger.script import script
 from extauthz.ledger.url import StoreUrl
 
@@ -166,16 +166,18 @@ class RedisLedger(Ledger):
 
     async def reserve(self, request: Reserve) -> ReserveResult:
         """Hold the claims' amounts, all or nothing."""
-        answer = await self._batches.call(RESERVE, reserve_item(request))
+        item = reserve_item(request)
+        answer = await self._batches.call(RESERVE, item)
         result = reserve_result(answer, request, self.now_ms())
         if isinstance(result, Reserved):
-            self._memory.keep(as_granted(request, answer[2:]))
+            self._memory.keep(Granted(item, tuple(answer[2:])))
         return result
 
-    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
-        """End a reservation with its cost."""
-        answer = await self._batches.call(SETTLE, settle_item(hold, cost_nanousd, note))
-        self._memory.keep(Settle(hold, cost_nanousd, note))
+    async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:
+        """End a reservation with what it used."""
+        item = settle_item(hold, spent, note)
+        answer = await self._batches.call(SETTLE, item)
+        self._memory.keep(Settled(item))
         return Ending(text(answer))
 
     async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
@@ -186,10 +188,10 @@ class RedisLedger(Ledger):
 
     async def renew(self, hold: Hold, lease: Lease) -> bool:
         """Start the lease anew; False when the reservation is not held."""
-        answer = await self._batches.call(RENEW, renew_item(hold, lease))
-        renewed: bool = answer == 1
+        item = renew_item(hold, lease)
+        renewed: bool = await self._batches.call(RENEW, item) == 1
         if renewed:
-            self._memory.keep(Renewed(hold, lease))
+            self._memory.keep(Renewed(item))
         return renewed
 
     async def promise(self, promise: Promise) -> bool:
@@ -222,7 +224,8 @@ class RedisLedger(Ledger):
         )
         answer = await self._batches.call(EXPIRE, tuple(map(str, item)))
         self._heard_ms, *expired = answer
-        return tuple(Expired(text(id_), int(cost)) for id_, cost in zip(expired[::2], expired[1::2], strict=True))
+        ended = zip(map(text, expired[::2]), map(text, expired[1::2]), strict=True)
+        return tuple(Expired(id_, from_word(word)) for id_, word in ended)
 
     def heard_ms(self) -> int:
         """Tell when an access log last told any process on this store of a stream."""
@@ -246,9 +249,7 @@ class RedisLedger(Ledger):
 
     async def amend(self, amendment: Amendment) -> bool:
         """Change the books by hand; False when this was done already."""
-        amount = "" if amendment.amount is None else str(amendment.amount)
-        item = (amendment.id, amendment.kind, amendment.counter.key, amount, word(amendment.who))
-        answer = await self._batches.call(AMEND, item)
+        answer = await self._batches.call(AMEND, amend_item(amendment))
         self._memory.keep(amendment)
         return bool(answer == 1)
 
@@ -314,8 +315,8 @@ class RedisLedger(Ledger):
         while self._untold and failures < REPLAY_FAILURES_MAX:
             told, self._untold = self._untold[:REPLAYED_AT_ONCE], self._untold[REPLAYED_AT_ONCE:]
             # Reservations first, for only then they can be renewed.
-            reserves = [verb for verb in told if isinstance(verb, Reserve)]
-            others = [verb for verb in told if not isinstance(verb, Reserve)]
+            reserves = [verb for verb in told if isinstance(verb, Granted)]
+            others = [verb for verb in told if not isinstance(verb, Granted)]
             answers = [
                 *await asyncio.gather(*map(self._repeat, reserves), return_exceptions=True),
                 *await asyncio.gather(*map(self._repeat, others), return_exceptions=True),
@@ -334,11 +335,11 @@ class RedisLedger(Ledger):
     async def _repeat(self, told: Told) -> bool:
         """Carry out a verb again, and tell whether the store had forgotten it."""
         match told:
-            case Reserve():
-                before = await self._batches.call(RESERVE, reserve_item(told, repeated=True))
+            case Granted(item, amounts):
+                before = await self._batches.call(RESERVE, repeated_item(item, amounts))
                 return text(before[0]) == "reserved"
-            case Settle(hold, cost_nanousd, note):
-                return text(await self._batches.call(SETTLE, settle_item(hold, cost_nanousd, note))) != "repeated"
+            case Settled(item):
+                return text(await self._batches.call(SETTLE, item)) != "repeated"
             case Release(id_, attempt, note):
                 answer = await self._batches.call(RELEASE, (id_, attempt or "", note.signal))
                 return text(answer) != "repeated"
@@ -347,8 +348,8 @@ class RedisLedger(Ledger):
             case Promise():
                 await self._batches.call(PROMISE, promise_item(told))
                 return False
-            case Renewed(hold, lease):
-                await self._batches.call(RENEW, renew_item(hold, lease))
+            case Renewed(item):
+                await self._batches.call(RENEW, item)
                 return False
 
     def _learn(self, store_ms: int) -> None:

@@ -2,6 +2,9 @@
 
 Redis acknowledges before its replicas have a write, and before it is on disk (`appendfsync everysec`). Verbs are
 idempotent by reservation id, so that a successor which does know them is not disturbed.
+
+What comes with every request is kept as it was written (items.py): of their objects, with all that hangs on them, there
+would be millions.
 """
 
 from __future__ import annotations
@@ -10,22 +13,35 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from extauthz.domain.reservation import Hold, Lease
-from extauthz.ledger.base import Amendment, Promise, Release, Reserve, Settle
+from extauthz.ledger.base import Amendment, Promise, Release
 
 REMEMBERED_S = 30.0
 REMEMBERED_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
+class Granted:
+    """A reserve that the store granted, with the amount of each claim where it told."""
+
+    item: tuple[str, ...]
+    amounts: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Renewed:
     """A renewal that the store took."""
 
-    hold: Hold
-    lease: Lease
+    item: tuple[str, ...]
 
 
-Told = Reserve | Settle | Release | Renewed | Promise | Amendment
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settle that the store took."""
+
+    item: tuple[str, ...]
+
+
+Told = Granted | Settled | Release | Renewed | Promise | Amendment
 
 
 class Memory:
@@ -55,13 +71,13 @@ class Memory:
         oldest_s = (self._clock_s() if at_s is None else at_s) - REMEMBERED_S
         recent = [told for at_s, told in self._told if at_s >= oldest_s]
         over = {_ended(told) for told in recent}
-        return tuple(told for told in recent if not isinstance(told, Reserve | Renewed) or told.hold.id not in over)
+        return tuple(told for told in recent if not isinstance(told, Granted | Renewed) or told.item[0] not in over)
 
 
 def _ended(told: Told) -> str | None:
     match told:
-        case Settle(hold):
-            return hold.id
+        case Settled([id_, *_]):
+            return id_
         case Release(id_, None):
             return id_
         case _:

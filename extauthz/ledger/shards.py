@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from zlib import crc32
 
-from extauthz.domain.budgets import Counter, Scope, ScopeKind, Standing
+from extauthz.domain.budgets import Counter, Scope, ScopeKind, Spent, Standing
 from extauthz.domain.reservation import Hold, Lease, Note
 from extauthz.ledger.base import (
     UNNOTED,
@@ -87,9 +87,9 @@ class ShardedLedger(Ledger):
         """Hold the claims' amounts."""
         return await self._of_hold(request.hold).reserve(request)
 
-    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
-        """End a reservation with its cost."""
-        return await self._of_hold(hold).settle(hold, cost_nanousd, note)
+    async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:
+        """End a reservation with what it used."""
+        return await self._of_hold(hold).settle(hold, spent, note)
 
     async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """End a reservation with no cost, in whichever shard it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from extauthz.domain.budgets import Counter
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Spent
 from extauthz.domain.reservation import Hold, State
 from extauthz.ledger.base import TOMBSTONE_SECONDS
 
@@ -31,7 +31,7 @@ class Tombstone:
     state: State
     ended_at_ms: int
     reserved_at_ms: int
-    booked_nanousd: int = 0
+    booked: Spent = NOTHING_SPENT
     counters: tuple[Counter, ...] = ()
 
 

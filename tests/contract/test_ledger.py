@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Spent, Standing
 from extauthz.domain.reservation import TRANSITIONS, Claim, Lease, State, Verb
 from extauthz.ledger.base import (
     PROMISE_BYTES_MAX,
@@ -56,7 +56,7 @@ async def spend(ledger: Ledger, ask: Ask, counter: Counter, cost_nanousd: int) -
     """Bring a counter's spent up by a reservation that is settled at once."""
     request = ask(f"spent on {counter.key}", Claim(counter, None, 0))
     await ledger.reserve(request)
-    await ledger.settle(request.hold, cost_nanousd)
+    await ledger.settle(request.hold, Spent(cost_nanousd))
 
 
 class TestReserve:
@@ -168,7 +168,7 @@ class TestReserve:
         assert Reserved(available) == result
         assert Balance(TEAM, 0, held) == await balance(ledger, TEAM)
 
-        await ledger.settle(request.hold, 60)
+        await ledger.settle(request.hold, Spent(60))
 
         assert Balance(TEAM, 60, 0) == await balance(ledger, TEAM)
 
@@ -236,8 +236,8 @@ class TestIdempotence:
         request = ask("r", HUNDRED)
         await ledger.reserve(request)
 
-        assert Ending.FIRST == await ledger.settle(request.hold, 70)
-        assert Ending.REPEATED == await ledger.settle(request.hold, 80)
+        assert Ending.FIRST == await ledger.settle(request.hold, Spent(70))
+        assert Ending.REPEATED == await ledger.settle(request.hold, Spent(80))
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
 
     async def test_release(self, ledger: Ledger, ask: Ask) -> None:
@@ -253,7 +253,7 @@ class TestIdempotence:
         await ledger.reserve(ask("r", HUNDRED))
         await clock.advance(LEASE.lease_ms)
 
-        assert (Expired("r", 30),) == await ledger.expire(10)
+        assert (Expired("r", Spent(30)),) == await ledger.expire(10)
         assert () == await ledger.expire(10)
         assert Balance(TEAM, 30, 0) == await balance(ledger, TEAM)
 
@@ -264,25 +264,25 @@ class TestIdempotence:
         await clock.advance(LEASE.lease_ms)
         await ledger.expire(10)
 
-        assert Ending.LATE == await ledger.settle(request.hold, 70)
-        assert Ending.REPEATED == await ledger.settle(request.hold, 80)
+        assert Ending.LATE == await ledger.settle(request.hold, Spent(70))
+        assert Ending.REPEATED == await ledger.settle(request.hold, Spent(80))
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
 
     async def test_settle_of_an_unknown_reservation(self, ledger: Ledger, ask: Ask) -> None:
         """A settle that the store knows nothing of is booked once."""
         request = ask("r", HUNDRED)
 
-        assert Ending.UNKNOWN == await ledger.settle(request.hold, 70)
-        assert Ending.REPEATED == await ledger.settle(request.hold, 70)
+        assert Ending.UNKNOWN == await ledger.settle(request.hold, Spent(70))
+        assert Ending.REPEATED == await ledger.settle(request.hold, Spent(70))
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
 
     async def test_settle_of_what_passed_as_free(self, ledger: Ledger, ask: Ask) -> None:
         """It was never reserved: told by two replicas at once, and late, it is booked once, and held by nobody."""
         free = replace(ask("r", HUNDRED).hold, free=True)
-        told = await asyncio.gather(*(ledger.settle(free, 70) for _ in range(2)))
+        told = await asyncio.gather(*(ledger.settle(free, Spent(70)) for _ in range(2)))
 
         assert sorted((Ending.UNKNOWN, Ending.REPEATED)) == sorted(told)
-        assert Ending.REPEATED == await ledger.settle(free, 70)
+        assert Ending.REPEATED == await ledger.settle(free, Spent(70))
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
 
     async def test_release_of_an_unknown_reservation(self, ledger: Ledger) -> None:
@@ -296,7 +296,12 @@ class TestStates:
 
     # The cost that the verb settles with, and what is booked in each state before it.
     COST_NANOUSD: ClassVar = 70
-    BOOKED_NANOUSD: ClassVar = {State.HELD: 0, State.SETTLED: 55, State.RELEASED: 0, State.EXPIRED: LEASE.cost_nanousd}
+    BOOKED_NANOUSD: ClassVar = {
+        State.HELD: 0,
+        State.SETTLED: 55,
+        State.RELEASED: 0,
+        State.EXPIRED: LEASE.spent.cost_nanousd,
+    }
 
     async def bring_to(self, state: State, request: Reserve, ledger: Ledger, clock: Clock) -> None:
         """Reserve, and end the reservation in a state."""
@@ -305,7 +310,7 @@ class TestStates:
             case State.HELD:
                 pass
             case State.SETTLED:
-                await ledger.settle(request.hold, self.BOOKED_NANOUSD[State.SETTLED])
+                await ledger.settle(request.hold, Spent(self.BOOKED_NANOUSD[State.SETTLED]))
             case State.RELEASED:
                 await ledger.release(request.hold.id)
             case State.EXPIRED:
@@ -316,7 +321,7 @@ class TestStates:
         """Carry out a verb, and tell whether it says that it changed anything."""
         match verb:
             case Verb.SETTLE:
-                return await ledger.settle(request.hold, self.COST_NANOUSD) in {Ending.FIRST, Ending.LATE}
+                return await ledger.settle(request.hold, Spent(self.COST_NANOUSD)) in {Ending.FIRST, Ending.LATE}
             case Verb.RELEASE:
                 return await ledger.release(request.hold.id) is Ending.FIRST
             case Verb.EXPIRE:
@@ -327,7 +332,7 @@ class TestStates:
         """Tell what must be spent after a verb in a state."""
         if (state, verb) not in TRANSITIONS or verb is Verb.RELEASE:
             return self.BOOKED_NANOUSD[state]
-        return self.COST_NANOUSD if verb is Verb.SETTLE else LEASE.cost_nanousd
+        return self.COST_NANOUSD if verb is Verb.SETTLE else LEASE.spent.cost_nanousd
 
     @pytest.mark.parametrize("verb", Verb)
     @pytest.mark.parametrize("state", State)
@@ -360,14 +365,14 @@ class TestStates:
         request = ask("r", HUNDRED)
         await self.bring_to(State.EXPIRED, request, ledger, clock)
 
-        assert Ending.LATE == await ledger.settle(request.hold, cost)
+        assert Ending.LATE == await ledger.settle(request.hold, Spent(cost))
         assert Balance(TEAM, 400 + cost, 0) == await balance(ledger, TEAM)
 
     async def test_settle_may_exceed_what_was_held(self, ledger: Ledger, ask: Ask) -> None:
         """The real cost is booked although it is more than the hold, and more than the limit."""
         request = ask("r", HUNDRED)
         await ledger.reserve(request)
-        await ledger.settle(request.hold, 2500)
+        await ledger.settle(request.hold, Spent(2500))
 
         assert Balance(TEAM, 2500, 0) == await balance(ledger, TEAM)
 
@@ -385,7 +390,7 @@ class TestOvertaking:
     async def test_settle_before_its_reserve(self, ledger: Ledger, ask: Ask) -> None:
         """The cost is booked once, and the reserve that comes after it holds nothing."""
         request = ask("r", HUNDRED)
-        await ledger.settle(request.hold, 70)
+        await ledger.settle(request.hold, Spent(70))
 
         assert AlreadyEnded(State.SETTLED) == await ledger.reserve(request)
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
@@ -394,7 +399,7 @@ class TestOvertaking:
         """A settle of a reservation that was released before it was reserved books nothing."""
         await ledger.release("r")
 
-        assert Ending.REPEATED == await ledger.settle(ask("r", HUNDRED).hold, 70)
+        assert Ending.REPEATED == await ledger.settle(ask("r", HUNDRED).hold, Spent(70))
         assert Balance(TEAM, 0, 0) == await balance(ledger, TEAM)
 
     @pytest.mark.parametrize(
@@ -410,7 +415,7 @@ class TestOvertaking:
         """It is booked while its ending would still be remembered, and after that no more."""
         hold = ask("r", HUNDRED, reserved_at_ms=clock.now_ms() - age_ms).hold
 
-        assert ending == await ledger.settle(hold, 70)
+        assert ending == await ledger.settle(hold, Spent(70))
         assert Balance(TEAM, spent, 0) == await balance(ledger, TEAM)
 
     async def test_an_open_reservation_is_never_too_old(self, ledger: Ledger, clock: Clock, ask: Ask) -> None:
@@ -419,7 +424,7 @@ class TestOvertaking:
         await ledger.reserve(request)
         await clock.advance(300)
 
-        assert Ending.FIRST == await ledger.settle(request.hold, 70)
+        assert Ending.FIRST == await ledger.settle(request.hold, Spent(70))
 
 
 class TestAttempts:
@@ -442,7 +447,7 @@ class TestAttempts:
 
         assert Ending.REPEATED == await ledger.release("r", attempt="first")
         assert Balance(TEAM, 0, 100) == await balance(ledger, TEAM)
-        assert Ending.FIRST == await ledger.settle(request.hold, 70)
+        assert Ending.FIRST == await ledger.settle(request.hold, Spent(70))
 
     async def test_a_taken_over_attempt_does_not_take_back(self, ledger: Ledger, ask: Ask) -> None:
         """A repeated reserve of a released attempt leaves the reservation with the retry."""
@@ -481,7 +486,7 @@ class TestAttempts:
         await ledger.reserve(request)
         await ledger.release("r", attempt="first")
 
-        assert Ending.UNKNOWN == await ledger.settle(request.hold, 70)
+        assert Ending.UNKNOWN == await ledger.settle(request.hold, Spent(70))
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
         assert AlreadyEnded(State.SETTLED) == await ledger.reserve(ask("r", HUNDRED, attempt="second"))
 
@@ -491,7 +496,7 @@ class TestLeases:
 
     async def test_nothing_expires_early(self, ledger: Ledger, ask: Ask) -> None:
         """A reservation lives through its lease."""
-        await ledger.reserve(ask("r", HUNDRED, lease=Lease(60_000, 30)))
+        await ledger.reserve(ask("r", HUNDRED, lease=Lease(60_000, Spent(30))))
 
         assert () == await ledger.expire(10)
         assert Balance(TEAM, 0, 100) == await balance(ledger, TEAM)
@@ -499,11 +504,11 @@ class TestLeases:
     async def test_oldest_first_and_not_more_than_asked(self, ledger: Ledger, clock: Clock, ask: Ask) -> None:
         """Leases end in the order in which they run out, at most so many at a time."""
         for name, lease_ms in {"last": 300, "first": 100, "second": 200, "not due": 60_000}.items():
-            await ledger.reserve(ask(name, HUNDRED, lease=Lease(lease_ms, cost_nanousd=lease_ms)))
+            await ledger.reserve(ask(name, HUNDRED, lease=Lease(lease_ms, spent=Spent(lease_ms))))
         await clock.advance(300)
 
-        assert (Expired("first", 100), Expired("second", 200)) == await ledger.expire(2)
-        assert (Expired("last", 300),) == await ledger.expire(2)
+        assert (Expired("first", Spent(100)), Expired("second", Spent(200))) == await ledger.expire(2)
+        assert (Expired("last", Spent(300)),) == await ledger.expire(2)
         assert Balance(TEAM, 600, 100) == await balance(ledger, TEAM)
 
     async def test_renew_starts_the_lease_anew(self, ledger: Ledger, clock: Clock, ask: Ask) -> None:
@@ -511,15 +516,15 @@ class TestLeases:
         request = ask("r", HUNDRED)
         await ledger.reserve(request)
 
-        assert await ledger.renew(request.hold, Lease(60_000, cost_nanousd=40))
-        assert await ledger.renew(request.hold, Lease(1000, cost_nanousd=50))
+        assert await ledger.renew(request.hold, Lease(60_000, spent=Spent(40)))
+        assert await ledger.renew(request.hold, Lease(1000, spent=Spent(50)))
 
         await clock.advance(LEASE.lease_ms)
         early = await ledger.expire(10)
         await clock.advance(1000)
 
         assert () == early
-        assert (Expired("r", 50),) == await ledger.expire(10)
+        assert (Expired("r", Spent(50)),) == await ledger.expire(10)
         assert Balance(TEAM, 50, 0) == await balance(ledger, TEAM)
 
     async def test_renew_of_an_unknown_reservation(self, ledger: Ledger, ask: Ask) -> None:
@@ -536,7 +541,7 @@ class TestLeases:
         await clock.advance(LEASE.lease_ms)
 
         assert Balance(TEAM, 0, 100) == await balance(ledger, TEAM)
-        assert Ending.FIRST == await ledger.settle(request.hold, 70)
+        assert Ending.FIRST == await ledger.settle(request.hold, Spent(70))
         assert () == await ledger.expire(10)
 
 
@@ -569,7 +574,7 @@ class TestWindows:
         assert Reserved(90) == result
         assert Balance(old, 60, 40) == await balance(ledger, old)
 
-        await ledger.settle(request.hold, 25)
+        await ledger.settle(request.hold, Spent(25))
 
         assert Balance(old, 85, 0) == await balance(ledger, old)
         assert Balance(new, 0, 10) == await balance(ledger, new)
@@ -583,7 +588,7 @@ class TestWindows:
         await ledger.expire(10)
 
         assert Balance(old, 30, 0) == await balance(ledger, old)
-        assert Ending.LATE == await ledger.settle(request.hold, 25)
+        assert Ending.LATE == await ledger.settle(request.hold, Spent(25))
         assert Balance(old, 25, 0) == await balance(ledger, old)
 
 
@@ -609,7 +614,7 @@ class TestAmendments:
 
         assert Balance(TEAM, 0, 40) == await balance(ledger, TEAM)
 
-        await ledger.settle(request.hold, 70)
+        await ledger.settle(request.hold, Spent(70))
 
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
 
@@ -629,7 +634,7 @@ class TestAmendments:
         await ledger.expire(10)
         await self.amend(ledger, AmendmentKind.RESET)
 
-        assert Ending.LATE == await ledger.settle(request.hold, LEASE.cost_nanousd - 10)
+        assert Ending.LATE == await ledger.settle(request.hold, Spent(LEASE.spent.cost_nanousd - 10))
         assert Balance(TEAM, 0, 0) == await balance(ledger, TEAM)
 
     async def test_import(self, ledger: Ledger, ask: Ask) -> None:
@@ -701,7 +706,7 @@ class TestConcurrency:
         request = ask("r", HUNDRED)
         await ledger.reserve(request)
 
-        settles = (ledger.settle(request.hold, 70) for _ in range(20))
+        settles = (ledger.settle(request.hold, Spent(70)) for _ in range(20))
         releases = (ledger.release("r") for _ in range(20))
         endings = await asyncio.gather(*settles, *releases)
 
@@ -768,7 +773,7 @@ class TestQuestions:
         requests = [ask(name, HUNDRED) for name in ("settled", "released", "expired")]
         for request in requests:
             await ledger.reserve(request)
-        await ledger.settle(requests[0].hold, 1)
+        await ledger.settle(requests[0].hold, Spent(1))
         await ledger.release("released")
         before = await ledger.open_count()
         await clock.advance(LEASE.lease_ms)
@@ -779,8 +784,10 @@ class TestQuestions:
     async def test_reservations(self, ledger: Ledger, clock: Clock, ask: Ask) -> None:
         """The oldest come first, whatever the order of their leases, and each says what it holds where until when."""
         now_ms = clock.now_ms()
-        old = ask("old", HUNDRED, Claim(OTHER_TEAM, 1000, 70), reserved_at_ms=now_ms - 2000, lease=Lease(60_000, 30))
-        oldest = ask("oldest", Claim(TEAM, 150, 70), reserved_at_ms=now_ms - 3000, lease=Lease(90_000, 30))
+        old = ask(
+            "old", HUNDRED, Claim(OTHER_TEAM, 1000, 70), reserved_at_ms=now_ms - 2000, lease=Lease(60_000, Spent(30))
+        )
+        oldest = ask("oldest", Claim(TEAM, 150, 70), reserved_at_ms=now_ms - 3000, lease=Lease(90_000, Spent(30)))
         for request in (ask("new", Claim(TEAM, None, 0)), old, oldest):
             await ledger.reserve(request)
 
@@ -803,8 +810,8 @@ class TestQuestions:
         for request in requests.values():
             await ledger.reserve(request)
         assert isinstance(await ledger.reserve(ask("refused", Claim(TEAM, 0, 1))), Refused)
-        await ledger.renew(requests["renewed"].hold, Lease(120_000, 30))
-        await ledger.settle(requests["settled"].hold, 1)
+        await ledger.renew(requests["renewed"].hold, Lease(120_000, Spent(30)))
+        await ledger.settle(requests["settled"].hold, Spent(1))
         await ledger.release("released")
 
         (listed,) = await ledger.reservations(9)
@@ -825,7 +832,12 @@ class TestQuestions:
         """More than are read in one piece are listed, in their order."""
         now_ms = clock.now_ms()
         requests = [
-            ask(f"r{number:04}", HUNDRED_UNLIMITED, reserved_at_ms=now_ms - number % 7, lease=Lease(60_000, 0))
+            ask(
+                f"r{number:04}",
+                HUNDRED_UNLIMITED,
+                reserved_at_ms=now_ms - number % 7,
+                lease=Lease(60_000, NOTHING_SPENT),
+            )
             for number in range(MANY)
         ]
         await asyncio.gather(*map(ledger.reserve, requests))

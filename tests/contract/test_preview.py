@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from extauthz.domain.budgets import Counter, Scope, ScopeKind, Standing
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Scope, ScopeKind, Spent, Standing
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.errors import StoreUnavailableError
@@ -32,7 +32,7 @@ from tests.support.ledger import LEASE, Clock, a_counter, a_reserve
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 REQUESTS = 80
-LONG = Lease(600_000, 0)
+LONG = Lease(600_000, NOTHING_SPENT)
 TEAM, OTHER_TEAM = a_counter("research"), a_counter("support")
 
 
@@ -120,7 +120,7 @@ class TestSameAnswer:
             assert same(previewed, answer), f"{request}: previewed {previewed}, answered {answer}"
 
             if isinstance(answer, Reserved) and story.chance.random() < 0.7:
-                await ledger.settle(request.hold, story.chance.randrange(60))
+                await ledger.settle(request.hold, Spent(story.chance.randrange(60)))
             if story.chance.random() < 0.2:
                 await ledger.amend(story.amendment())
         assert {Reserved, Refused} <= kinds
@@ -156,7 +156,7 @@ class TestExplanation:
         settled = a_reserve("settled", Claim(TEAM, None, 1), reserved_at_ms=clock.now_ms())
         for request in (earlier, settled):
             await ledger.reserve(request)
-        await ledger.settle(settled.hold, 5)
+        await ledger.settle(settled.hold, Spent(5))
         await ledger.amend(Amendment("a", AmendmentKind.GRANT, TEAM, 100, "ops"))
         claims = Claim(TEAM, 50, 20), Claim(OTHER_TEAM, None, 20), Claim(TEAM, 60, 20)
         request = a_reserve("r", *claims, reserved_at_ms=clock.now_ms())
@@ -203,7 +203,7 @@ class TestChangesNothing:
         preview = PreviewLedger(ledger)
         before = await kept(ledger)
         verbs: Sequence[Callable[[], Awaitable[object]]] = (
-            lambda: preview.settle(request.hold, 5),
+            lambda: preview.settle(request.hold, Spent(5)),
             lambda: preview.release("r"),
             lambda: preview.renew(request.hold, LONG),
             lambda: preview.promise(Promise("a name", "a hold")),

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
-from extauthz.domain.budgets import Counter, Scope, ScopeKind, Standing
+from extauthz.domain.budgets import Counter, Scope, ScopeKind, Spent, Standing
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.errors import StoreUnavailableError
@@ -34,7 +34,7 @@ from tests.support.redis_cluster import Cluster
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.redis]
 
 SHARDS = 4
-LONG, SHORT = Lease(60_000, 30), Lease(1, 30)
+LONG, SHORT = Lease(60_000, Spent(30)), Lease(1, Spent(30))
 LIFE = Window(LIFETIME, 0, None)
 USER = Counter(Scope(ScopeKind.USER, ("ana",)), LIFE)
 
@@ -115,8 +115,8 @@ class TestVerbs:
             backwards = replace(request.hold, counters=request.hold.counters[::-1])
 
             assert Reserved(None) == await ledger.reserve(request)
-            assert Ending.FIRST == await other.settle(backwards, 7)
-            assert Ending.REPEATED == await ledger.settle(request.hold, 7)
+            assert Ending.FIRST == await other.settle(backwards, Spent(7))
+            assert Ending.REPEATED == await ledger.settle(request.hold, Spent(7))
         assert 0 == await ledger.open_count()
 
     async def test_release_by_id(self, ledger: ShardedLedger, other: ShardedLedger) -> None:
@@ -146,7 +146,7 @@ class TestVerbs:
         requests = [ask(f"r{number}", org(f"organization {number}"), lease=SHORT) for number in range(20)]
         for request in requests:
             await ledger.reserve(request)
-            assert await other.renew(request.hold, Lease(1, 40))
+            assert await other.renew(request.hold, Lease(1, Spent(40)))
         expired: list[Expired] = []
 
         async def all_expired() -> bool:
@@ -155,10 +155,10 @@ class TestVerbs:
 
         await eventually(all_expired, what="all leases have run out")
 
-        assert {Expired(f"r{number}", 40) for number in range(20)} == {*expired}
+        assert {Expired(f"r{number}", Spent(40)) for number in range(20)} == {*expired}
         assert 20 == len(expired)
         assert not await ledger.renew(requests[0].hold, LONG)
-        assert Ending.LATE == await ledger.settle(requests[0].hold, 7)
+        assert Ending.LATE == await ledger.settle(requests[0].hold, Spent(7))
 
     async def test_expire_while_a_shard_is_away(self, ledger: ShardedLedger, monkeypatch: pytest.MonkeyPatch) -> None:
         """What ended in the others is told; when nothing did, that one is away is."""
@@ -176,7 +176,7 @@ class TestVerbs:
             except StoreUnavailableError:
                 return ()
 
-        assert (Expired("r", 30),) == await eventually(expire, what="the lease has run out")
+        assert (Expired("r", Spent(30)),) == await eventually(expire, what="the lease has run out")
         with pytest.raises(StoreUnavailableError):
             await ledger.expire(10)
 
@@ -190,7 +190,7 @@ class TestQuestions:
         for number, name in enumerate((acme, apart), start=1):
             settled = ask(f"settled {name}", org(name), USER)
             await ledger.reserve(settled)
-            await ledger.settle(settled.hold, number * 10)
+            await ledger.settle(settled.hold, Spent(number * 10))
         await ledger.reserve(ask("open", org(apart), USER))
 
         for payers, expected in (
@@ -209,7 +209,7 @@ class TestQuestions:
             for counter, cost in ((USER, 10), (org(name), 11)):
                 request = ask(f"{counter.key} of {name}", counter, *([org(name)] if counter is USER else []))
                 await ledger.reserve(request)
-                await ledger.settle(request.hold, cost)
+                await ledger.settle(request.hold, Spent(cost))
         await ledger.reserve(ask("open", org(apart), USER))
 
         assert (Balance(org(apart), 21, 100), Balance(org(acme), 21, 0), Balance(USER, 20, 100)) == (
@@ -218,7 +218,7 @@ class TestQuestions:
         for number in range(3):
             request = ask(f"more {number}", org(apart), USER)
             await ledger.reserve(request)
-            await ledger.settle(request.hold, 1)
+            await ledger.settle(request.hold, Spent(1))
 
         assert (Balance(org(apart), 24, 100),) == await ledger.balances(1)
 
@@ -229,7 +229,7 @@ class TestQuestions:
             for counters, cost in (((org(name),), 10), ((org(name), USER), 20)):
                 request = ask(f"{cost} of {name}", *counters)
                 await ledger.reserve(request)
-                await ledger.settle(request.hold, cost)
+                await ledger.settle(request.hold, Spent(cost))
 
         assert (Balance(USER, 40, 0),) == await ledger.balances(1)
 
@@ -255,7 +255,7 @@ class TestAmendments:
         for name in (acme, apart):
             request = ask(f"r {name}", org(name), USER)
             await ledger.reserve(request)
-            await ledger.settle(request.hold, 10)
+            await ledger.settle(request.hold, Spent(10))
         await ledger.amend(Amendment("a", AmendmentKind.RESET, USER, None, "ops"))
         await ledger.amend(Amendment("b", AmendmentKind.LIMIT, USER, 40, "ops"))
 

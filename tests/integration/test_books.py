@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from extauthz.domain.budgets import Counter, Measure, Spent
 from extauthz.domain.windows import Window
 from extauthz.ledger.audit import Auditor
 from extauthz.ledger.base import Amendment, AmendmentKind, Drift
@@ -28,6 +29,7 @@ from tests.support.redis import RedisServer
 pytestmark = pytest.mark.redis
 
 TEAM, OTHER = a_counter("research"), a_counter("support")
+TOKENS, REQUESTS = a_counter(measure=Measure.TOKENS), a_counter(measure=Measure.REQUESTS)
 # Entries of a long journal.
 MANY = 50_000
 CENT = 10_000_000
@@ -173,6 +175,22 @@ class TestAudit:
         audit = await Auditor(ledger).audit()
 
         assert (False, (drift,)) == (audit.ok, audit.drifts)
+
+    @pytest.mark.parametrize("counter", [TOKENS, REQUESTS], ids=lambda counter: counter.label)
+    async def test_finds_damage_in_other_measures(self, redis: Redis, ledger: RedisLedger, counter: Counter) -> None:
+        """A counter in tokens or requests that is wrong is named, is no drift in USD, and can be put right."""
+        await settle(ledger, "a", 4, TEAM, counter)
+        await ledger.reserve(ask("open", counter, amount=5))
+        right = (await ledger.standings([(counter, 0)]))[0]
+        await redis.hincrby(ledger.keys.spent, counter.key, 2)
+        await redis.hincrby(ledger.keys.held, counter.key, -1)
+
+        found = await Auditor(ledger).rebuild()
+
+        drifts = Drift("spent", counter.key, right.spent, right.spent + 2), Drift("held", counter.key, 5, 4)
+        assert (False, 0, drifts) == (found.ok, found.drift_nanousd, found.drifts)
+        assert (await Auditor(ledger).audit()).ok
+        assert (right,) == await ledger.standings([(counter, 0)])
 
     async def test_finds_damage_on_a_busy_store(self, redis: Redis, ledger: RedisLedger) -> None:
         """What others do meanwhile hides nothing, and adds nothing."""
@@ -367,7 +385,7 @@ async def test_many_entries(server: RedisServer, redis: Redis, capsys: pytest.Ca
         counters = [a_counter(f"team {number}") for number in range(500)]
         for start in range(0, MANY, 1000):
             requests = [ask(f"r{number}", counters[number % 500]) for number in range(start, start + 1000)]
-            await asyncio.gather(*(ledger.settle(request.hold, 3) for request in requests))
+            await asyncio.gather(*(ledger.settle(request.hold, Spent(3)) for request in requests))
         await redis.config_resetstat()
         began_s = time.perf_counter()
         audit = await Auditor(ledger).audit()

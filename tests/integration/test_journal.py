@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.budgets import Counter, Measure, Scope, ScopeKind, Spent
 from extauthz.domain.prices import Usage
 from extauthz.domain.reservation import Hold, Note, Signal
 from extauthz.domain.windows import LIFETIME, Window
@@ -46,6 +46,7 @@ pytestmark = pytest.mark.redis
 TEAM = a_counter("research")
 KEY = Counter(Scope(ScopeKind.KEY, ("ab" * 32,)), Window(LIFETIME, 0, None))
 COUNTERS = [TEAM.key, KEY.key]
+TOKENS, REQUESTS = a_counter(measure=Measure.TOKENS), a_counter(measure=Measure.REQUESTS)
 USAGE = Usage(11, 22, cache_read_input_tokens=3, cache_creation_input_tokens=4, reasoning_output_tokens=5)
 # Few, so that a test can make more.
 KEPT = 20
@@ -98,7 +99,7 @@ class TestEntries:
         request = of_model(ask("r", TEAM, KEY), "openai/größtes Modell")
         before_ms = RealClock().now_ms()
         await ledger.reserve(request)
-        await ledger.settle(request.hold, 70, Note(Signal.ACCESS_LOG, USAGE))
+        await ledger.settle(request.hold, Spent(70), Note(Signal.ACCESS_LOG, USAGE))
         after_ms = RealClock().now_ms()
 
         _, row = await told(ledger)
@@ -139,7 +140,7 @@ class TestEntries:
         request = ask("r", TEAM, lease=SHORT)
         await ledger.reserve(request)
         await eventually(lambda: ledger.expire(10), what="the lease has run out")
-        await ledger.settle(request.hold, 20)
+        await ledger.settle(request.hold, Spent(20))
 
         expired, late = await entries(ledger)
         assert ("expired", "lease", 30, 30) == tuple(
@@ -178,13 +179,61 @@ class TestEntries:
             "who": who,
         } == (await entries(ledger))[-1]
 
+    async def test_other_measures(self, ledger: RedisLedger) -> None:
+        """Where a counter is in tokens or requests, an ending says what it comes to there: cost and booked alike."""
+        request = ask("r", TEAM, TOKENS, lease=SHORT)
+        await ledger.reserve(request)
+        await eventually(lambda: ledger.expire(10), what="the lease has run out")
+        await ledger.settle(request.hold, Spent(20, 500, 1))
+
+        expired, late = await entries(ledger)
+        names = ("cost_nanousd", "cost_tokens", "cost_requests", "booked_nanousd", "booked_tokens", "booked_requests")
+        assert [30, 20, 1, 30, 20, 1] == [expired[name] for name in names]
+        assert [20, 500, 1, -10, 480, None] == [late.get(name) for name in names]
+        assert {TEAM.key: 20, TOKENS.key: 500} == sums_of(await exported(ledger))
+
+    @pytest.mark.parametrize(
+        ("kind", "amount", "row"),
+        [
+            (AmendmentKind.IMPORT, 600, {"how": "import", "cost_tokens": 600, "booked_tokens": 600}),
+            (AmendmentKind.RESET, None, {"how": "reset", "booked_tokens": -70}),
+            (AmendmentKind.GRANT, 50, {"how": "grant", "cost_tokens": 50}),
+            (AmendmentKind.LIMIT, 90, {"how": "limit", "cost_tokens": 90}),
+            (AmendmentKind.LIMIT, 0, {"how": "limit"}),
+            (AmendmentKind.LIMIT, None, {"how": "limit_removed"}),
+        ],
+    )
+    async def test_amended_tokens(
+        self, ledger: RedisLedger, kind: AmendmentKind, amount: int | None, row: dict[str, Any]
+    ) -> None:
+        """No amount in tokens stands under a name with USD in it."""
+        await settle(ledger, "r", 70, TOKENS)
+        await ledger.amend(Amendment("a", kind, TOKENS, amount, "ops"))
+
+        expected = {"id": "a", "cost_nanousd": 0, "booked_nanousd": 0, "counters": [TOKENS.key], "who": "ops", **row}
+        assert expected == (await entries(ledger))[-1]
+
+    async def test_a_checkpoint_in_csv(self, server: RedisServer, ledger: RedisLedger) -> None:
+        """The sum of each counter stands under what is booked in its measure."""
+        async with server.client() as redis:
+            await redis.hset(ledger.keys.checkpoint, mapping={TEAM.key: 7, TOKENS.key: 8, REQUESTS.key: 9})
+        items = [item async for item in Journal(ledger).export()]
+
+        rows = csv.DictReader(io.StringIO(f"{','.join(COLUMNS)}\r\n{to_csv(items)}"))
+        names = ("booked_nanousd", "booked_tokens", "booked_requests")
+        assert {
+            TEAM.key: ("7", "", ""),
+            TOKENS.key: ("", "8", ""),
+            REQUESTS.key: ("", "", "9"),
+        } == {row["counters"]: tuple(row[name] for name in names) for row in rows}
+
     async def test_floored(self, ledger: RedisLedger) -> None:
         """What a correction would have taken below nothing is an entry of its own: the sum is still what is spent."""
         request = ask("r", TEAM, lease=SHORT)
         await ledger.reserve(request)
         await eventually(lambda: ledger.expire(10), what="the lease has run out")
         await ledger.amend(Amendment("a", AmendmentKind.RESET, TEAM, None, "ops"))
-        await ledger.settle(request.hold, 20)
+        await ledger.settle(request.hold, Spent(20))
 
         assert {30, -30, -10, 10} == {row["booked_nanousd"] for row in await entries(ledger)}
         assert {} == sums_of(await exported(ledger))
@@ -193,7 +242,7 @@ class TestEntries:
         """CSV, read by anybody's reader, has what the JSON lines have; a control character is written with a %."""
         request = of_model(ask("r", TEAM, KEY), 'a "model", with\r\nall sorts; of=ö')
         await ledger.reserve(request)
-        await ledger.settle(request.hold, 70, Note(usage=USAGE))
+        await ledger.settle(request.hold, Spent(70), Note(usage=USAGE))
         items = [item async for item in Journal(ledger).export()]
 
         (line,) = to_csv(items).splitlines()

@@ -165,6 +165,23 @@ class TestCommand:
         assert [lines[0], *lines] == continued
         assert 2 * CHECKPOINT_COUNTERS + KEPT == len(sums_of(continued))
 
+    async def test_a_file_with_other_columns_is_left_alone(
+        self, ledger: RedisLedger, config: Path, tmp_path: Path
+    ) -> None:
+        """CSV that an earlier version began, with fewer columns, is not continued with rows that do not fit."""
+        output = tmp_path / "journal.csv"
+        await settle(ledger, "r", 1, TEAM)
+        await export_file(config, output, "csv")
+        before = [line.rsplit(",", 4)[0] for line in output.read_text(encoding="utf-8").splitlines()]
+        output.write_text("\r\n".join(before) + "\r\n", encoding="utf-8", newline="")
+        written = output.read_bytes()
+
+        run = await extauthz("journal", "--config", config, "--output", output, "--format", "csv")
+
+        assert 1 == run.code
+        assert "does not end in a line of the journal: write to another file" in run.err
+        assert written == output.read_bytes()
+
     @pytest.mark.parametrize("text", ["my notes", "my notes\n", '{"at": 5}\n', "at,how\n", "\x00\xff" * 9])
     @pytest.mark.parametrize("form", ["jsonl", "csv"])
     async def test_another_file_is_left_alone(

@@ -18,12 +18,15 @@ from extauthz._proto.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsM
 from extauthz._proto.envoy.service.accesslog.v3.als_pb2_grpc import AccessLogServiceStub
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
-from extauthz.domain.reservation import Claim
-from extauthz.ledger.base import Ending, Refused, Reserve, Reserved
+from extauthz.domain.budgets import Counter, Filter, FilterKind, Measure, Scope, ScopeKind, Spent
+from extauthz.domain.reservation import Claim, Lease
+from extauthz.domain.windows import Duration, Unit, WindowRule
+from extauthz.ledger.base import Ending, Ledger, Refused, Reserve, Reserved
 from extauthz.ledger.keys import Keys
+from extauthz.ledger.memory import MemoryLedger
 from extauthz.ledger.redis import RedisLedger
 from tests.support.gate import a_check, an_ending
-from tests.support.ledger import RealClock, a_counter, a_reserve, balance, redis_ledger
+from tests.support.ledger import SIGNING_KEY, RealClock, a_counter, a_reserve, balance, redis_ledger
 from tests.support.processes import LOOPBACK
 from tests.support.redis import REDIS_VERSIONS, RedisServer, RedisVersion
 from tests.support.redis_cluster import Cluster
@@ -189,9 +192,115 @@ async def test_reserves_of_four_ledgers_race_for_one_budget(store: Store) -> Non
         assert 0 == await ledgers[2].open_count()
 
 
+# ------------------------------------------------------------------------------------- every measure at the same time
+
+IN_FLIGHT = 200
+# What each request may use at most, and what it uses.
+MOST, USED = Spent(7_000, 900, 1), Spent(6_001, 512, 1)
+# Of which budget there is the least, and for how many requests it is enough.
+SCARCE, ENOUGH = 61, 190
+SCOPES = (
+    Scope(ScopeKind.GLOBAL),
+    Scope(ScopeKind.ORGANIZATION, ("acme",)),
+    Scope(ScopeKind.TEAM, ("research",)),
+    Scope(ScopeKind.USER, ("ana",)),
+    Scope(ScopeKind.KEY, ("ab" * 32,)),
+)
+KINDS = (
+    (Measure.USD, None),
+    (Measure.TOKENS, None),
+    (Measure.REQUESTS, None),
+    (Measure.USD, Filter(FilterKind.MODEL, "gpt-4o")),
+)
+
+
+def every_counter(now_ms: int) -> list[Counter]:
+    """Give what five scopes count, in two windows each, in every measure and for one model."""
+    windows = (WindowRule(), WindowRule(Duration(1, Unit.DAY)))
+    return [
+        Counter(scope, rule.at(now_ms), measure, only)
+        for scope in SCOPES
+        for rule in windows
+        for measure, only in KINDS
+    ]
+
+
+@asynccontextmanager
+async def in_memory() -> AsyncIterator[list[Ledger]]:
+    """Give one ledger in memory, for all."""
+    yield [MemoryLedger(RealClock().now_ms, SIGNING_KEY)]
+
+
+@asynccontextmanager
+async def on_store(store: Store, tag: str) -> AsyncIterator[list[Ledger]]:
+    """Open ledgers of several replicas on one store."""
+    async with AsyncExitStack() as opened:
+        yield [await opened.enter_async_context(redis_ledger(store.url, tag=tag)) for _ in range(REPLICAS)]
+
+
+async def race(ledgers: Sequence[Ledger], scarce: int, *, whole: bool) -> None:
+    """Reserve at once for more requests than one of the budgets is enough for, and end those that pass.
+
+    As many pass as there is room for, whichever budget is the scarce one, and no counter holds more than its limit.
+    """
+    counters = every_counter(ledgers[0].now_ms())
+    limits = {
+        counter: (SCARCE if number == scarce else ENOUGH) * MOST.of(counter.measure)
+        for number, counter in enumerate(counters)
+    }
+    # A part of the last one is left: nobody gets it whole, and one gets it who takes what there is.
+    rest = MOST.of(counters[scarce].measure) // 2
+    limits[counters[scarce]] += rest
+    claims = [Claim(counter, limits[counter], MOST.of(counter.measure), whole=whole) for counter in counters]
+    now_ms = ledgers[0].now_ms()
+    asked = [
+        a_reserve(f"r{number}", *claims, reserved_at_ms=now_ms, lease=Lease(60_000, MOST))
+        for number in range(IN_FLIGHT)
+    ]
+    results = await asyncio.gather(
+        *(ledger.reserve(request) for ledger, request in zip(cycle(ledgers), asked, strict=False))
+    )
+    holding = [request for request, result in zip(asked, results, strict=True) if isinstance(result, Reserved)]
+    refused = {result.standing.counter for result in results if isinstance(result, Refused)}
+    standings = {standing.counter: standing for standing in await ledgers[0].standings([*limits.items()])}
+
+    passing = SCARCE + (1 if rest and not whole else 0)
+    assert ({counters[scarce]}, passing) == (refused, len(holding))
+    for counter, standing in standings.items():
+        held = min(limits[counter], passing * MOST.of(counter.measure))
+        assert (0, held) == (standing.spent, standing.held), counter.key
+
+    half = SCARCE // 2
+    ends = [
+        *(ledgers[0].settle(request.hold, USED) for request in holding[:half] for _ in range(2)),
+        *(ledgers[-1].release(request.hold.id) for request in holding[half:] for _ in range(2)),
+    ]
+    assert {Ending.FIRST: passing, Ending.REPEATED: passing} == Tally(await asyncio.gather(*ends))
+    after = await ledgers[0].standings([*limits.items()])
+    assert [(half * USED.of(counter.measure), 0) for counter in counters] == [(it.spent, it.held) for it in after]
+    assert (await ledgers[0].audit()).ok
+
+
+# One of each kind, on another scope and window each time.
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "until exhausted"])
+@pytest.mark.parametrize("scarce", [0, 13, 22, 39])
+async def test_every_measure_in_memory(scarce: int, *, whole: bool) -> None:
+    """Five scopes, two windows, USD, tokens, requests and a budget of one model: none is over-admitted."""
+    async with in_memory() as ledgers:
+        await race(ledgers, scarce, whole=whole)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "until exhausted"])
+@pytest.mark.parametrize("scarce", [0, 13, 22, 39])
+async def test_every_measure_at_four_ledgers(store: Store, scarce: int, *, whole: bool) -> None:
+    """So it is where four replicas ask one store."""
+    async with on_store(store, f"race-of-measures-{scarce}-{whole}") as ledgers:
+        await race(ledgers, scarce, whole=whole)
+
+
 def ended(ledger: RedisLedger, holding: Sequence[Reserve], half: int) -> Iterator[asyncio.Future[Ending]]:
     """Settle the first half at a ledger, and release the others."""
     for request in holding[:half]:
-        yield asyncio.ensure_future(ledger.settle(request.hold, AMOUNT - 1))
+        yield asyncio.ensure_future(ledger.settle(request.hold, Spent(AMOUNT - 1)))
     for request in holding[half:]:
         yield asyncio.ensure_future(ledger.release(request.hold.id))

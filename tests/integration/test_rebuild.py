@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from extauthz.domain.budgets import Filter, FilterKind, Measure, Spent
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.audit import Auditor
 from extauthz.ledger.base import Amendment, AmendmentKind
@@ -20,6 +21,7 @@ from tests.support.books import (
     SHORT,
     TAG,
     ask,
+    booked_on,
     busy,
     configured,
     exported,
@@ -35,7 +37,8 @@ from tests.support.redis import RedisServer
 
 pytestmark = pytest.mark.redis
 
-TEAM, OTHER = a_counter("research"), a_counter("support")
+TEAM = a_counter("research")
+OTHER = a_counter("support", measure=Measure.TOKENS, only=Filter(FilterKind.MODEL, "gpt-4o"))
 # More digits than a double keeps with a decimal point, and nearly as many bits as its integers have.
 MUCH = 8_999_999 * 10**9 + 1
 KEPT = 20
@@ -90,7 +93,7 @@ class TestLost:
             expiring = ask("late", window, lease=SHORT)
             await ledger.reserve(expiring)
             await eventually(lambda: ledger.expire(1), what="the lease has run out")
-            await ledger.settle(expiring.hold, 17)
+            await ledger.settle(expiring.hold, Spent(17))
             await extauthz("journal", "--config", config, "--output", file)
             expected = await spent(redis, ledger.keys), await redis.zrange(ledger.keys.windows, 0, -1, withscores=True)
         await redis.flushall()
@@ -101,7 +104,7 @@ class TestLost:
 
         assert {TEAM.key: MUCH, OTHER.key: 1, window.key: 18} == expected[0]
         assert (0, "") == (first.code, first.err)
-        assert "3 counters put right, by 8999999.00000002 USD in all\n" in first.out
+        assert "3 counters put right, by 8999999.000000019 USD in all\n" in first.out
         assert expected == restored == again
         assert (0, 0) == (second.code, json.loads(second.out)["corrected"])
 
@@ -149,14 +152,14 @@ class TestLost:
             late = ask("late", TEAM, lease=SHORT)
             await ledger.reserve(late)
             await eventually(lambda: ledger.expire(1), what="the lease has run out")
-            await ledger.settle(late.hold, 40)
+            await ledger.settle(late.hold, Spent(40))
             await ledger.amend(amendment)
             lines = await exported(ledger)
             expected = await spent(redis, ledger.keys)
         await redis.flushall()
         async with redis_ledger(server.url, tag=TAG) as ledger:
-            await ledger.settle(request.hold, 70)
-            await ledger.settle(late.hold, 40)
+            await ledger.settle(request.hold, Spent(70))
+            await ledger.settle(late.hold, Spent(40))
             await ledger.amend(amendment)
             across = await continued(ledger, lines)
 
@@ -510,5 +513,5 @@ def both(*, before: dict[str, int], since: list[str]) -> dict[str, int]:
     sums = dict(before)
     for row in map(json.loads, since[1:]):
         for counter in row["counters"]:
-            sums[counter] = sums.get(counter, 0) + row["booked_nanousd"]
+            sums[counter] = sums.get(counter, 0) + booked_on(counter, row)
     return {counter: amount for counter, amount in sums.items() if amount}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from extauthz.domain.budgets import NOTHING_SPENT, Spent
 from extauthz.domain.reservation import Claim
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Amendment, AmendmentKind, Balance, Ending, Promise, Reserved
@@ -48,16 +49,16 @@ async def everything(ledger: RedisLedger) -> None:
     """Make every call that there is, and have each script do all that it ever does."""
     now_ms = RealClock().now_ms()
     over = Claim(a_counter("old", a_window(now_ms, left_ms=-60_000)), None, 0)
-    assert Ending.UNKNOWN == await ledger.settle(ask("over", over).hold, 70)
+    assert Ending.UNKNOWN == await ledger.settle(ask("over", over).hold, Spent(70))
     for name in ("settled", "released", "attempt"):
         assert isinstance(await ledger.reserve(ask(name)), Reserved)
     assert isinstance(await ledger.reserve(ask("expired", lease=SHORT)), Reserved)
     assert await ledger.renew(ask("settled").hold, LONG)
-    await ledger.settle(ask("settled").hold, 70)
+    await ledger.settle(ask("settled").hold, Spent(70))
     await ledger.release("released")
     await ledger.release("attempt", attempt="first")
     await expired(ledger)
-    await ledger.settle(ask("expired").hold, 0)
+    await ledger.settle(ask("expired").hold, NOTHING_SPENT)
     for kind, amount in ((AmendmentKind.IMPORT, 5), (AmendmentKind.RESET, None), (AmendmentKind.GRANT, 5)):
         assert await ledger.amend(Amendment(f"an {kind}", kind, TEAM, amount, "tester"))
     await balance(ledger, TEAM)
@@ -230,7 +231,7 @@ class TestTls:
             reserved = await ledger.reserve(ask("r"))
             await server.restart()
 
-            assert Ending.FIRST == await insist(lambda: ledger.settle(ask("r").hold, 70))
+            assert Ending.FIRST == await insist(lambda: ledger.settle(ask("r").hold, Spent(70)))
             assert Balance(TEAM, 70, 0) == await insist(lambda: balance(ledger, TEAM))
         assert Reserved(900) == reserved
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 from redis.asyncio import Redis
 
-from extauthz.domain.budgets import Counter
+from extauthz.domain.budgets import Counter, Spent
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.ledger import redis as ledger_redis
 from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Expired, Promise, Reserved
@@ -67,7 +67,7 @@ class TestCounters:
             TEAM,
         ]
         for counter in (over("a"), over("b"), *kept):
-            await ledger.settle(ask(f"on {counter.key}", Claim(counter, None, 0)).hold, 70)
+            await ledger.settle(ask(f"on {counter.key}", Claim(counter, None, 0)).hold, Spent(70))
         await ledger.expire(1)
         left = await spent(redis, ledger.keys)
 
@@ -85,7 +85,7 @@ class TestCounters:
         """A counter with an open reservation outlives its window, with what is spent on it."""
         over_ms = RealClock().now_ms() + 500
         counter = a_counter("slow", a_window(over_ms, left_ms=0))
-        await ledger.settle(ask("first", Claim(counter, None, 0)).hold, 70)
+        await ledger.settle(ask("first", Claim(counter, None, 0)).hold, Spent(70))
         assert isinstance(await ledger.reserve(ask("open", Claim(counter, None, 100))), Reserved)
 
         async def looked_at() -> bool:
@@ -96,7 +96,7 @@ class TestCounters:
         await eventually(looked_at, what="it was due, and is looked at again later")
         assert Balance(counter, 70, 100) == await balance(ledger, counter)
 
-        await ledger.settle(ask("open").hold, 30)
+        await ledger.settle(ask("open").hold, Spent(30))
         assert Balance(counter, 100, 0) == await balance(ledger, counter)
 
         async def dropped() -> bool:
@@ -109,7 +109,7 @@ class TestCounters:
         """One call drops so many and no more."""
         count = 2 * DROPPED_MAX + 1
         counters = [over(f"team {number}") for number in range(count)]
-        await asyncio.gather(*(ledger.settle(ask(c.key, Claim(c, None, 0)).hold, 70) for c in counters))
+        await asyncio.gather(*(ledger.settle(ask(c.key, Claim(c, None, 0)).hold, Spent(70)) for c in counters))
         left = []
         for _ in range(3):
             await ledger.expire(1)
@@ -127,7 +127,7 @@ class TestJournal:
         windowed = a_counter("present", a_window(RealClock().now_ms(), left_ms=60_000))
         asked = [ask(f"r{number}", UNLIMITED, Claim(windowed, None, 1)) for number in range(100)]
         await asyncio.gather(*map(ledger.reserve, asked))
-        await asyncio.gather(*(ledger.settle(request.hold, cost) for cost, request in enumerate(asked)))
+        await asyncio.gather(*(ledger.settle(request.hold, Spent(cost)) for cost, request in enumerate(asked)))
         lengths = []
         for _ in range(4):
             await ledger.expire(1)
@@ -145,7 +145,7 @@ class TestJournal:
         """An expiry, its late settle, a release and what belongs to counters that were dropped add up as well."""
         asked = [ask(f"r{number}", UNLIMITED, lease=SHORT) for number in range(JOURNAL_MAX)]
         await asyncio.gather(*map(ledger.reserve, asked))
-        await ledger.settle(ask("over", Claim(over("old"), None, 0)).hold, 70)
+        await ledger.settle(ask("over", Claim(over("old"), None, 0)).hold, Spent(70))
 
         async def all_expired() -> bool:
             await ledger.expire(100)
@@ -153,7 +153,7 @@ class TestJournal:
 
         await eventually(all_expired, what="all have expired")
         for request in asked:
-            await ledger.settle(request.hold, 7)
+            await ledger.settle(request.hold, Spent(7))
         await ledger.expire(1)
 
         assert JOURNAL_MAX == await redis.xlen(ledger.keys.journal)
@@ -164,7 +164,7 @@ class TestJournal:
         """Nothing is trimmed while a reader that began at the beginning says so."""
         for number in range(JOURNAL_MAX + 5):
             await ledger.release(f"unknown {number}")
-            await ledger.settle(ask(f"r{number}", UNLIMITED).hold, 1)
+            await ledger.settle(ask(f"r{number}", UNLIMITED).hold, Spent(1))
         await redis.hset(ledger.keys.meta, "audited_until", ledger.now_ms() + 60_000)
         await ledger.expire(1)
         whole = await redis.xlen(ledger.keys.journal)
@@ -182,7 +182,7 @@ class TestEndings:
         """An ending is there for that long, and a settle that comes after that long is not booked again."""
         late = ask("r", UNLIMITED)
         before_ms = RealClock().now_ms()
-        await ledger.settle(late.hold, 70)
+        await ledger.settle(late.hold, Spent(70))
 
         async def forgotten() -> bool:
             await ledger.expire(1)
@@ -190,7 +190,7 @@ class TestEndings:
 
         await eventually(forgotten, what="the ending is forgotten")
         assert RealClock().now_ms() - before_ms >= RETENTION_S * 1000
-        assert Ending.FORGOTTEN == await ledger.settle(late.hold, 70)
+        assert Ending.FORGOTTEN == await ledger.settle(late.hold, Spent(70))
         assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
 
     async def test_promises_are_forgotten_after_twice_the_retention(self, ledger: RedisLedger) -> None:
@@ -229,7 +229,7 @@ class TestEndings:
         for number in range(200):
             claim = Claim(a_counter(f"team {number}"), None, 100)
             await ledger.reserve(ask(f"open {number}", claim))
-            await ledger.settle(ask(f"settled {number}", claim).hold, 7)
+            await ledger.settle(ask(f"settled {number}", claim).hold, Spent(7))
             await ledger.release(f"released {number}")
             await ledger.release(f"open {number - 3}")
             await ledger.expire(10)
@@ -247,7 +247,7 @@ class TestExpiries:
         """A thousand end once each, though three replicas end them at the same time, at most a hundred in each call."""
         async with AsyncExitStack() as stack:
             ledgers = [await stack.enter_async_context(redis_ledger(server.url, tag="books")) for _ in range(3)]
-            asked = [ask(f"r{number}", UNLIMITED, lease=Lease(500, 30)) for number in range(1000)]
+            asked = [ask(f"r{number}", UNLIMITED, lease=Lease(500, Spent(30))) for number in range(1000)]
             await asyncio.gather(*map(ledgers[0].reserve, asked))
             await ledgers[0].reserve(ask("not due", UNLIMITED, lease=LONG))
             before = await calls(server)
@@ -264,7 +264,7 @@ class TestExpiries:
             sums = await explained(redis, ledgers[0].keys)
 
         expiries = [expired for piece in ended for expired in piece]
-        assert {Expired(request.hold.id, 30) for request in asked} == set(expiries)
+        assert {Expired(request.hold.id, Spent(30)) for request in asked} == set(expiries)
         assert 1000 == len(expiries)
         assert max(map(len, ended)) <= 100
         assert made >= 10

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from redis.crc import key_slot
 
+from extauthz.domain.budgets import Spent
 from extauthz.domain.reservation import Claim, State
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Reserved
@@ -83,7 +84,7 @@ class TestPrimary:
             up = ledger.link.up
             await eventually(lambda: following(server), what="it has taken over the other's data, which is none")
             with pytest.raises(StoreUnavailableError):
-                await ledger.settle(ask("open").hold, 70)
+                await ledger.settle(ask("open").hold, Spent(70))
             await redis.replicaof("NO", "ONE")
             await eventually(lambda: ledger.link.up and listener.replayed, BACK_SECONDS, "the store is back, and knows")
 
@@ -150,14 +151,14 @@ class TestPrimary:
         async with Cluster(version) as cluster, redis_ledger(cluster.url, listener, HASTY, tag="books") as ledger:
             await ledger.reserve(ask("open"))
             await ledger.reserve(ask("settled"))
-            await ledger.settle(ask("settled").hold, 70)
+            await ledger.settle(ask("settled").hold, Spent(70))
             before = cluster.server_of("books")
             after = next(server for server in cluster.servers if server is not before)
             await move_slot(key_slot(b"books"), before, after, cluster)
             await eventually(lambda: insist(lambda: balance(ledger, TEAM)), what="it is asked")
             await eventually(lambda: at(ledger, after), what="the ledger has followed")
 
-            assert Ending.FIRST == await insist(lambda: ledger.settle(ask("open").hold, 20))
+            assert Ending.FIRST == await insist(lambda: ledger.settle(ask("open").hold, Spent(20)))
             assert Balance(TEAM, 90, 0) == await insist(lambda: balance(ledger, TEAM))
             async with after.client() as redis:
                 assert {TEAM.key: 90} == await spent(redis, ledger.keys) == await explained(redis, ledger.keys)
@@ -216,7 +217,7 @@ class TestStandingStill:
                 further_s = time.monotonic() - started_s
             await eventually(lambda: ledger.link.up, BACK_SECONDS, "the store is back")
 
-            assert Ending.FIRST == await ledger.settle(ask("open").hold, 70)
+            assert Ending.FIRST == await ledger.settle(ask("open").hold, Spent(70))
             assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)
         assert all(failures)
         assert not up
@@ -269,7 +270,7 @@ class TestLostReplies:
             verbs: dict[str, tuple[Callable[[], Awaitable[object]], object]] = {
                 "reserve": (lambda: ledger.reserve(asked), Reserved(800)),
                 "renew": (lambda: ledger.renew(asked.hold, LONG), True),
-                "settle": (lambda: ledger.settle(asked.hold, 70), Ending.REPEATED),
+                "settle": (lambda: ledger.settle(asked.hold, Spent(70)), Ending.REPEATED),
                 "release": (lambda: ledger.release("other"), Ending.REPEATED),
                 "expire": (lambda: ledger.expire(10), ()),
             }

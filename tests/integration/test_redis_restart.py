@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from extauthz.domain.budgets import Spent
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Balance, Ending, Promise, Reserved
 from extauthz.ledger.redis import RedisLedger, RedisOptions
 from extauthz.ledger.retelling import REMEMBERED_S
 from tests.support.inspection import BACK_SECONDS, HUNDRED, LONG, TEAM, ask, explained, live
-from tests.support.ledger import Listener, balance, redis_ledger
+from tests.support.ledger import MEASURED, Listener, balance, redis_ledger
 from tests.support.processes import LOOPBACK, eventually, free_port
 from tests.support.redis import NEWEST_REDIS, REDIS_VERSIONS, RedisServer, RedisVersion
 from tests.support.redis_proxy import DroppingProxy
@@ -84,17 +85,17 @@ class TestEmpty:
                 before, key = await balance(ledger, TEAM), ledger.signing_key()
                 await server.kill()
                 with pytest.raises(StoreUnavailableError):
-                    await ledger.settle(ask("open").hold, 1)
+                    await ledger.settle(ask("open").hold, Spent(1))
                 await server.restart()
                 await eventually(back(ledger, listener), BACK_SECONDS, "the store is back, and knows")
 
                 assert before == await balance(ledger, TEAM)
                 assert 3 == await ledger.open_count()
-                assert Ending.REPEATED == await ledger.settle(ask("settled").hold, 70)
-                assert Ending.REPEATED == await ledger.settle(ask("unknown").hold, 4)
+                assert Ending.REPEATED == await ledger.settle(ask("settled").hold, Spent(70))
+                assert Ending.REPEATED == await ledger.settle(ask("unknown").hold, Spent(4))
                 assert isinstance(await ledger.reserve(ask("released")), AlreadyEnded)
                 assert isinstance(await ledger.reserve(ask("attempt")), AlreadyEnded)
-                assert Ending.FIRST == await ledger.settle(ask("open").hold, 1)
+                assert Ending.FIRST == await ledger.settle(ask("open").hold, Spent(1))
                 assert Balance(TEAM, 75, 200) == await balance(ledger, TEAM)
                 assert key == ledger.signing_key()
                 assert "the hold of renewed" == await ledger.promised("renewed")
@@ -122,6 +123,31 @@ class TestEmpty:
             await eventually(back(ledger, listener), BACK_SECONDS, "the store is back, and knows")
 
             assert Balance(TEAM, 0, 1000) == await balance(ledger, TEAM)
+
+    async def test_is_told_in_every_measure(self, listener: Listener) -> None:
+        """Tokens and requests that were held, and that were spent, are back as well."""
+        expected, used = Spent(100, 60, 1), Spent(70, 50, 1)
+        claims = [Claim(counter, 1000, expected.of(counter.measure)) for counter in MEASURED]
+        limits = [(counter, 0) for counter in MEASURED]
+        async with (
+            RedisServer(appendonly=False) as server,
+            redis_ledger(server.url, listener, HASTY) as ledger,
+        ):
+            for name in ("open", "settled"):
+                await ledger.reserve(ask(name, *claims))
+            await ledger.settle(ask("settled", *claims).hold, used)
+            await ledger.settle(ask("unknown", *claims).hold, used)
+            before = await ledger.standings(limits)
+            await server.kill()
+            await server.restart()
+            await ledger.expire(10)
+            await eventually(back(ledger, listener), BACK_SECONDS, "the store is back, and knows")
+
+            assert before == await ledger.standings(limits)
+            assert [(2 * used.of(it.measure), expected.of(it.measure)) for it in MEASURED] == [
+                (standing.spent, standing.held) for standing in before
+            ]
+            assert (await ledger.audit()).ok
 
     async def test_while_nobody_called(self, listener: Listener) -> None:
         """A restart that no call has met is found out by the first one after it."""
@@ -151,7 +177,7 @@ class TestEmpty:
             await ledger.reserve(ask("open"))
             await server.kill()
             with pytest.raises(StoreUnavailableError):
-                await ledger.settle(ask("open").hold, 1)
+                await ledger.settle(ask("open").hold, Spent(1))
             late_s = 2 * REMEMBERED_S
             await server.restart()
             await eventually(back(ledger, listener), BACK_SECONDS, "the store is back, and knows")
@@ -196,11 +222,11 @@ async def a_little_of_everything(ledger: RedisLedger) -> int:
     """Leave 74 spent and three reservations open, and tell how many verbs a successor has to be told."""
     for name in ("open", "settled", "released", "attempt", "renewed", "taken over"):
         assert isinstance(await ledger.reserve(ask(name)), Reserved)
-    await ledger.settle(ask("settled").hold, 70)
-    await ledger.settle(ask("unknown").hold, 4)
+    await ledger.settle(ask("settled").hold, Spent(70))
+    await ledger.settle(ask("unknown").hold, Spent(4))
     await ledger.release("released")
     await ledger.release("attempt", attempt="first")
-    await ledger.renew(ask("renewed").hold, Lease(20 * LONG.lease_ms, 30))
+    await ledger.renew(ask("renewed").hold, Lease(20 * LONG.lease_ms, Spent(30)))
     await ledger.promise(Promise("renewed", "the hold of renewed"))
     return 4 + 2 + 2 + 1 + 1
 
@@ -263,7 +289,7 @@ class TestClose:
                 async with asyncio.timeout(10), redis_ledger(server.url) as ledger:
                     await ledger.reserve(ask("r", HUNDRED))
                     await redis.script_flush()
-                    await ledger.settle(ask("r").hold, 1)
+                    await ledger.settle(ask("r").hold, Spent(1))
                     ledger._found_anew()
                     for _ in range(steps):
                         await asyncio.sleep(0)

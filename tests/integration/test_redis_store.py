@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ResponseError
 
-from extauthz.domain.budgets import Standing
+from extauthz.domain.budgets import Spent, Standing
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Balance, Ending, Expired, Refused, Reserved
@@ -61,7 +61,7 @@ class TestScripts:
             await redis.script_flush()
             reserved = await ledger.reserve(ask("r"))
             await redis.script_flush()
-            ending = await ledger.settle(ask("r").hold, 70)
+            ending = await ledger.settle(ask("r").hold, Spent(70))
             sent_whole = await calls(server, "eval")
 
         assert Reserved(900) == reserved
@@ -74,7 +74,7 @@ class TestScripts:
         before = await calls(server)
         spend = ask("spent", Claim(TEAM, 1000, 0))
         await ledger.reserve(spend)
-        await ledger.settle(spend.hold, 100)
+        await ledger.settle(spend.hold, Spent(100))
         results = await asyncio.gather(*(ledger.reserve(ask(f"r{number}")) for number in range(50)))
 
         assert 3 == await calls(server) - before
@@ -136,16 +136,16 @@ class TestAmounts:
     async def test_to_the_last_one(self, server: RedisServer, ledger: RedisLedger, amount: int) -> None:
         """Reserve, settle, expire, late settle and release count as whole numbers do, in every answer and record."""
         counters = {name: a_counter(name) for name in ("settled", "expired", "late", "released")}
-        lease = Lease(lease_ms=1, cost_nanousd=amount - 2)
+        lease = Lease(lease_ms=1, spent=Spent(amount - 2))
         asked = {name: ask(name, Claim(counter, amount, amount - 1), lease=lease) for name, counter in counters.items()}
 
         assert {Reserved(1)} == set(await asyncio.gather(*map(ledger.reserve, asked.values())))
         assert {amount - 1} == {(await balance(ledger, counter)).held for counter in counters.values()}
 
-        await ledger.settle(asked["settled"].hold, amount - 3)
+        await ledger.settle(asked["settled"].hold, Spent(amount - 3))
         await ledger.release("released")
-        assert {Expired("expired", amount - 2), Expired("late", amount - 2)} == set(await expired(ledger))
-        await ledger.settle(asked["late"].hold, amount - 1)
+        assert {Expired("expired", Spent(amount - 2)), Expired("late", Spent(amount - 2))} == set(await expired(ledger))
+        await ledger.settle(asked["late"].hold, Spent(amount - 1))
 
         booked = {"settled": amount - 3, "expired": amount - 2, "late": amount - 1}
         async with server.client() as redis:
@@ -178,7 +178,7 @@ class TestAmounts:
         async with server.client() as redis:
             await redis.hdel(ledger.keys.spent, TEAM.key)
             await redis.xtrim(ledger.keys.journal, maxlen=0)
-            late = await ledger.settle(request.hold, 10)
+            late = await ledger.settle(request.hold, Spent(10))
             sums = await explained(redis, ledger.keys)
 
         assert Ending.LATE == late
@@ -202,12 +202,12 @@ class TestFull:
             for name in ("new", "settled"):
                 with pytest.raises(StoreUnavailableError, match=r"OOM|memory"):
                     await ledger.reserve(ask(name))
-            await ledger.settle(asked["settled"].hold, 1)
+            await ledger.settle(asked["settled"].hold, Spent(1))
             async with redis_ledger(server.url, tag="books") as other:
                 same_key = ledger.signing_key() == other.signing_key()
                 endings = [
-                    await other.settle(asked[late[0].id].hold, 2),
-                    await other.settle(ask("unknown").hold, 4),
+                    await other.settle(asked[late[0].id].hold, Spent(2)),
+                    await other.settle(ask("unknown").hold, Spent(4)),
                     await other.release("released"),
                     await other.release("attempt", attempt="first"),
                     await other.release("not known"),
@@ -239,7 +239,7 @@ class TestFull:
                 return bool((await redis.info("persistence"))["rdb_last_bgsave_status"] == status)
 
             await eventually(lambda: saved("err"), what="saving has failed")
-            for verb in (ledger.reserve(ask("r")), ledger.settle(ask("s").hold, 1), ledger.release("t")):
+            for verb in (ledger.reserve(ask("r")), ledger.settle(ask("s").hold, Spent(1)), ledger.release("t")):
                 with pytest.raises(StoreUnavailableError, match="MISCONF"):
                     await verb
             up = ledger.link.up
@@ -304,9 +304,9 @@ class TestBusy:
             restarting = asyncio.ensure_future(server.restart())
             await eventually(lambda: any("oading" in reason for reason in listener.lost), what="it is loading")
             with pytest.raises(StoreUnavailableError):
-                await ledger.settle(ask("r").hold, 70)
+                await ledger.settle(ask("r").hold, Spent(70))
             await restarting
             await eventually(lambda: ledger.link.up, what="the store is back")
 
-            assert Ending.FIRST == await ledger.settle(ask("r").hold, 70)
+            assert Ending.FIRST == await ledger.settle(ask("r").hold, Spent(70))
             assert Balance(TEAM, 70, 0) == await balance(ledger, TEAM)

@@ -15,13 +15,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from extauthz.domain.budgets import Counter
+from extauthz.domain.budgets import Budget, Counter, Filter, FilterKind, Measure, Scope, ScopeKind, Spent
 from extauthz.domain.reservation import Claim, Hold, Lease, State
 from extauthz.domain.windows import Duration, Unit, WindowRule
 from extauthz.ledger.base import Amendment, AmendmentKind, Refused, Reserve, Reserved, StaleWindow
 from tests.support.driven_stores import Running, Servers, Store, Verb, in_memory, servers_on_a_loop
-from tests.support.ledger import START_MS, a_counter, a_hold
-from tests.support.ledger_model import KEPT_MS, WITHDRAWN_MS, Model, Step, Told
+from tests.support.ledger import START_MS, a_hold
+from tests.support.ledger_model import EXACT_MAX, KEPT_MS, WITHDRAWN_MS, Model, Step, Told
 from tests.support.redis import REDIS_VERSIONS, RedisServer
 from tests.support.redis_cluster import Cluster
 from tests.support.redis_sentinel import Sentinels
@@ -30,7 +30,6 @@ from tests.support.stack import NANOUSD_PER_USD
 # Lua writes numbers with 14 digits where it is not watched, and computes exactly up to 2^53.
 FOURTEEN_DIGITS = 100_001 * NANOUSD_PER_USD
 LARGEST = 8_999_999 * NANOUSD_PER_USD
-EXACT_MAX = 2**53
 
 # Of which id a verb tells: of one in these states, or of any, how many of them ago.
 Which = tuple[tuple[State | None, ...], int]
@@ -42,14 +41,22 @@ SMALL = st.integers(0, 60)
 LARGE = st.sampled_from([FOURTEEN_DIGITS, LARGEST]).flatmap(lambda amount: st.integers(amount - 60, amount + 60))
 AMOUNTS = SMALL | SMALL | SMALL | SMALL | SMALL | LARGE
 LIMITS = st.sampled_from([None, None, None, LARGEST + 300, LARGEST + 300, FOURTEEN_DIGITS + 300, 300, 0])
-LEASES = st.builds(Lease, st.integers(1_000, 8_000) | st.just(2 * KEPT_MS), AMOUNTS)
-WINDOWS = {
-    "limited": WindowRule(),
-    "counted": WindowRule(),
-    "short": WindowRule(Duration(10, Unit.SECOND)),
-    "daily": WindowRule(Duration(1, Unit.DAY)),
+USED = st.builds(Spent, AMOUNTS, AMOUNTS, st.integers(0, 2))
+LEASES = st.builds(Lease, st.integers(1_000, 8_000) | st.just(2 * KEPT_MS), USED)
+SHORT, DAILY = WindowRule(Duration(10, Unit.SECOND)), WindowRule(Duration(1, Unit.DAY))
+# Budgets of three teams, some beside each other on one scope; a model may well be called as a measure is. Two of them
+# roll over.
+BUDGETS = {
+    "usd": ("lasting", Budget(0, WindowRule())),
+    "tokens": ("lasting", Budget(0, WindowRule(), measure=Measure.TOKENS)),
+    "short": ("short", Budget(40, SHORT, rollover=True)),
+    "requests": (
+        "short",
+        Budget(1, SHORT, measure=Measure.REQUESTS, only=Filter(FilterKind.MODEL, "a|b/tokens"), rollover=True),
+    ),
+    "daily": ("daily", Budget(0, DAILY, only=Filter(FilterKind.PROVIDER, "tokens"))),
 }
-KINDS = st.sampled_from(list(WINDOWS))
+KINDS = st.sampled_from(list(BUDGETS))
 # Counter, limit, amount, whole. One counter may come more than once, as where a payer has two budgets.
 Asked = tuple[str, int | None, int, bool]
 CLAIMS = st.lists(st.tuples(KINDS, LIMITS, AMOUNTS, st.booleans()), min_size=1, max_size=4)
@@ -121,7 +128,7 @@ class LedgerStory(RuleBasedStateMachine):
     def new_id(self) -> str:
         """Give an id that nobody has heard of, with a hold on the counters of now."""
         name, now_ms = f"r{len(self.model.told):02}", self.model.now_ms
-        counters = tuple(counter_at(kind, now_ms) for kind in WINDOWS)
+        counters = tuple(counter_at(kind, now_ms) for kind in BUDGETS)
         self.seen.update(counters)
         self.model.told[name] = Told(a_hold(name, counters, reserved_at_ms=now_ms))
         self.model.until(KEPT_MS)  # it is too old to be settled then
@@ -164,7 +171,7 @@ class LedgerStory(RuleBasedStateMachine):
     @initialize(amount=SMALL, lease=LEASES)
     def begin(self, amount: int, lease: Lease) -> None:
         """Hold money for some requests, so that there is something to end."""
-        self.reserve(3, [(kind, None, amount, False) for kind in WINDOWS], lease, None)
+        self.reserve(3, [(kind, None, amount, False) for kind in BUDGETS], lease, None)
 
     @rule(count=st.integers(1, 3), asked=CLAIMS, lease=LEASES, patience_ms=st.none() | st.integers(0, 5_000))
     def reserve(self, count: int, asked: Sequence[Asked], lease: Lease, patience_ms: int | None) -> None:
@@ -183,12 +190,17 @@ class LedgerStory(RuleBasedStateMachine):
         if asked:
             self.send(*[asked[-min(number, len(asked) - 1)]] * times)
 
-    @rule(which=WHICH, number=st.integers(0, 2), cost=AMOUNTS, times=TIMES)
-    def settle(self, which: Which, number: int, cost: int, times: int) -> None:
+    @rule(which=WHICH, number=st.integers(0, 2), spent=USED, times=TIMES)
+    def settle(self, which: Which, number: int, spent: Spent, times: int) -> None:
         """Settle by any of its holds, whether anybody waits for it or not."""
         name = self.id(which)
         hold = self.hold(name, number)
-        self.tell(name, lambda: self.ledger.settle(hold, cost), partial(self.model.settle, hold, cost), times=times)
+        self.tell(
+            name,
+            lambda: self.ledger.settle(hold, spent),
+            partial(self.model.settle, hold, spent),
+            times=times,
+        )
 
     @rule(which=WHICH, attempt=st.none() | ATTEMPTS, times=TIMES)
     def release(self, which: Which, attempt: str | None, times: int) -> None:
@@ -231,7 +243,7 @@ class LedgerStory(RuleBasedStateMachine):
         """
         for _ in range(times):
             now_ms = self.model.now_ms
-            end_ms = WINDOWS["short"].at(now_ms).end_ms or now_ms
+            end_ms = SHORT.at(now_ms).end_ms or now_ms
             then_ms = end_ms if jump_ms is None else now_ms + jump_ms
             if any(then_ms < forgotten_ms <= now_ms for forgotten_ms in self.model.forgets_at_ms):
                 return
@@ -262,7 +274,8 @@ class LedgerStory(RuleBasedStateMachine):
 
 def counter_at(kind: str, now_ms: int) -> Counter:
     """Give one of the counters as it is called at a time."""
-    return a_counter(kind, WINDOWS[kind].at(now_ms))
+    team, budget = BUDGETS[kind]
+    return budget.counter(Scope(ScopeKind.TEAM, (team,)), budget.rule.at(now_ms))
 
 
 # The servers of each store on Redis, and how many stories it is told.

@@ -8,7 +8,7 @@ import sys
 import uuid
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from extauthz.books import export_journal
 from extauthz.config.load import load
 from extauthz.console.exports import Format
-from extauthz.domain.budgets import Counter
+from extauthz.domain.budgets import Counter, Measure, Spent
 from extauthz.domain.reservation import Claim, Lease, Note
 from extauthz.domain.windows import Window
 from extauthz.ledger.base import UNNOTED, Ledger, Reserve
@@ -28,12 +28,16 @@ from extauthz.ledger.journal import Journal, to_json
 from extauthz.ledger.keys import Keys
 from extauthz.ledger.redis import RedisLedger
 from tests.support.gate import CONFIG
-from tests.support.ledger import RealClock, a_counter, a_reserve
+from tests.support.ledger import MEASURED, RealClock, a_counter, a_reserve
 
 COMMAND_SECONDS_MAX = 40.0
 TAG = "books"
-LONG = Lease(lease_ms=60_000, cost_nanousd=30)
-SHORT = Lease(lease_ms=1, cost_nanousd=30)
+# Where an exported entry says what it booked.
+BOOKED = {Measure.USD: "booked_nanousd", Measure.TOKENS: "booked_tokens", Measure.REQUESTS: "booked_requests"}
+
+LONG = Lease(lease_ms=60_000, spent=Spent(30, 20, 1))
+SHORT = Lease(lease_ms=1, spent=Spent(30, 20, 1))
+
 WORKERS = 8
 
 
@@ -76,10 +80,10 @@ def ask(name: str, *counters: Counter, lease: Lease = LONG, amount: int = 100, a
 
 
 async def settle(ledger: Ledger, name: str, cost: int, *counters: Counter, note: Note = UNNOTED) -> Reserve:
-    """Reserve, and settle at once."""
+    """Reserve, and settle at once, with as many tokens as it costs nano-USD."""
     request = ask(name, *counters)
     await ledger.reserve(request)
-    await ledger.settle(request.hold, cost, note)
+    await ledger.settle(request.hold, Spent(cost, cost, 1), note)
     return request
 
 
@@ -100,7 +104,7 @@ async def busy(ledger: Ledger) -> AsyncIterator[list[int]]:
 
     async def work(worker: int) -> None:
         for number in count():
-            counters = (a_counter(), a_counter(f"of {worker}"), a_counter(f"new {worker} {number % 50}"))
+            counters = (a_counter(), a_counter(f"of {worker}"), a_counter(f"new {worker} {number % 50}"), *MEASURED)
             name = f"{block} {worker} {number}"
             expiring = ask(f"{name} expires", *counters, lease=SHORT)
             await asyncio.gather(ledger.reserve(expiring), settle(ledger, name, number % 7, *counters))
@@ -108,7 +112,7 @@ async def busy(ledger: Ledger) -> AsyncIterator[list[int]]:
             await ledger.release(f"{name} released")
             await asyncio.sleep(0.002)
             await ledger.expire(10)
-            await ledger.settle(expiring.hold, number % 50)
+            await ledger.settle(expiring.hold, Spent(number % 50, number % 30, 1))
             rounds[worker] += 1
 
     workers = [asyncio.create_task(work(worker)) for worker in range(WORKERS)]
@@ -138,11 +142,17 @@ def sums_of(lines: Iterable[str]) -> dict[str, int]:
         if row["how"] == "checkpoint":
             if row["first"]:
                 sums.clear()
-            sums.update(row["spent_nanousd"])
+            sums.update(row["spent"])
         else:
             for counter in row["counters"]:
-                sums[counter] += row["booked_nanousd"]
+                sums[counter] += booked_on(counter, row)
     return {counter: amount for counter, amount in sums.items() if amount}
+
+
+def booked_on(counter: str, row: Mapping[str, Any]) -> int:
+    """Tell what an exported entry booked on a counter, in the measure that is the counter's."""
+    amount: int = row.get(BOOKED[Counter.parse(counter).measure], 0)
+    return amount
 
 
 async def spent(redis: Redis, keys: Keys) -> dict[str, int]:

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, Asyn
 from functools import partial
 from typing import Any, Protocol
 
-from extauthz.domain.budgets import Counter
+from extauthz.domain.budgets import Counter, Measure
 from extauthz.ledger.base import Ledger
 from extauthz.ledger.memory import MemoryLedger
 from extauthz.ledger.redis import RedisLedger, RedisOptions
@@ -105,8 +105,9 @@ class OnRedis(Store):
             for counter, amount in zip(counters_and_amounts[::2], counters_and_amounts[1::2], strict=True):
                 open_amounts[counter] += int(amount)
         for entry in (texts(fields) for _, fields in journal):
+            words = [*map(int, entry["booked"].split(",")), 0, 0]
             for counter in entry["counters"].split():
-                booked[counter] += int(entry["booked"])
+                booked[counter] += words[[*Measure].index(Counter.parse(counter).measure)]
 
         assert {key: amount for key, amount in open_amounts.items() if amount} == whole_numbers(held)
         assert set(records) == {name.decode() for name in leases}

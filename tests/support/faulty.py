@@ -14,7 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from extauthz.cli import main
-from extauthz.domain.budgets import Counter, Scope, Standing
+from extauthz.domain.budgets import Counter, Scope, Spent, Standing
 from extauthz.domain.listings import Listing
 from extauthz.domain.pruning import Visible, prune
 from extauthz.domain.reservation import Hold, Lease, Note
@@ -64,10 +64,10 @@ class FaultyLedger(MemoryLedger):
         await _hang()
         return await super().standings(limits, payers=payers)
 
-    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
+    async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:
         """Settle, unless the store is away."""
         _reach()
-        return await super().settle(hold, cost_nanousd, note)
+        return await super().settle(hold, spent, note)
 
     async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """Release, unless the store is away."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
-from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.budgets import Before, Counter, Filter, FilterKind, Measure, Scope, ScopeKind, Spent
 from extauthz.domain.prices import Estimate, Prices
 from extauthz.domain.reservation import Claim, Hold, Lease
 from extauthz.domain.windows import LIFETIME, Window
@@ -23,7 +23,7 @@ from extauthz.ledger.shards import ShardedLedger, new_ledgers
 from extauthz.ledger.url import parse_store_url
 
 START_MS = 1_795_000_000_000
-LEASE = Lease(lease_ms=200, cost_nanousd=30)
+LEASE = Lease(lease_ms=200, spent=Spent(30))
 SIGNING_KEY = b"a key for tests, and only for them"
 
 
@@ -143,9 +143,23 @@ async def sharded_ledger(
         await ledger.close()
 
 
-def a_counter(team: str = "research", window: Window | None = None) -> Counter:
+def a_counter(
+    team: str = "research",
+    window: Window | None = None,
+    measure: Measure = Measure.USD,
+    only: Filter | None = None,
+    before: Before | None = None,
+) -> Counter:
     """Give a team's counter, for its lifetime unless a window is given."""
-    return Counter(Scope(ScopeKind.TEAM, (team,)), window or Window(LIFETIME, 0, None))
+    return Counter(Scope(ScopeKind.TEAM, (team,)), window or Window(LIFETIME, 0, None), measure, only, before)
+
+
+# Counters that do not count USD, or not all requests.
+MEASURED = (
+    a_counter(measure=Measure.TOKENS),
+    a_counter(measure=Measure.REQUESTS, only=Filter(FilterKind.MODEL, "tokens")),
+    a_counter(only=Filter(FilterKind.PROVIDER, "requests")),
+)
 
 
 def a_window(now_ms: int, *, left_ms: int) -> Window:

@@ -56,7 +56,7 @@ extauthz:
   lease_seconds: {lease_seconds}
   estimate: {{mode: fixed, output_tokens: 64}}
   global: {{max_budget: 1000}}
-  organizations: {{acme: {{max_budget: 1000, budget_duration: 1mo}}}}
+  organizations: {{acme: {{max_budget: 1000, max_tokens: 1000000000, max_requests: 1000000, budget_duration: 1mo}}}}
   teams:
     red: {{organization: acme, max_budget: 1000, members: {{ana: {{max_budget: 1000, budget_duration: 1mo}}}}}}
     blue: {{max_budget: 1000}}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from extauthz.domain.budgets import Measure, Spent
 from extauthz.domain.reservation import public_id
 from extauthz.ledger.keys import Keys
 from tests.support.redis import Server
@@ -26,8 +27,8 @@ class Entry:
     how: str
     id: str
     signal: str
-    cost: int
-    booked: int
+    cost: Spent
+    booked: Spent
     counters: tuple[str, ...]
 
     @classmethod
@@ -37,15 +38,17 @@ class Entry:
             fields["how"],
             fields["id"],
             fields["signal"],
-            int(fields["cost"]),
-            int(fields["booked"]),
+            _spent(fields["cost"]),
+            _spent(fields["booked"]),
             tuple(fields["counters"].split()),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """All that Redis knows of money at one moment: nano-USD by counter, and what each open reservation holds.
+    """All that Redis knows at one moment: what was spent by counter, and what each open reservation holds.
+
+    Amounts are nano-USD, tokens or requests, as the counter is.
 
     `leases` are the reservations that have one. `withdrawn` are, by the names that clients see, those that were
     released where the store did not know them: it had forgotten them, or never heard of them.
@@ -72,7 +75,7 @@ class Books:
         booked = Counter(self.checkpoint)
         by_id = defaultdict[str, list[Entry]](list)
         for entry in self.journal:
-            booked.update(dict.fromkeys(entry.counters, entry.booked))
+            booked.update({counter: entry.booked.of(_measure(counter)) for counter in entry.counters})
             if entry.how in ENDINGS:
                 by_id[entry.id].append(entry)
         held = Counter[str]()
@@ -98,11 +101,28 @@ def _wrong(id_: str, entries: list[Entry], still_open: Container[str]) -> str:
     """Tell what is wrong with the endings of a reservation: it is booked once, and at last with what settled it."""
     settled = [entry.cost for entry in entries if entry.how == "settled"]
     expired = [entry.cost for entry in entries if entry.how == "expired"]
-    booked, due = sum(entry.booked for entry in entries), sum(settled or expired)
+    booked, due = added_up(entry.booked for entry in entries), added_up(settled or expired)
     over = any(entry.signal not in OF_ONE_CLAIM for entry in entries)
     if len(settled) > 1 or len(expired) > 1 or booked != due or (over and id_ in still_open):
         return f"{id_} {'is open' if id_ in still_open else 'is over'} and ended as {entries}"
     return ""
+
+
+def added_up(amounts: Iterable[Spent]) -> Spent:
+    """Add amounts up, in every measure."""
+    listed = [*amounts]
+    return Spent(*(sum(spent.of(measure) for spent in listed) for measure in Measure))
+
+
+def _measure(counter: str) -> Measure:
+    """Tell what a counter is in; one that tests make up is in USD."""
+    label = counter.partition("|")[2].partition("|")[0].split("/")
+    return Measure(label[1]) if label[1:] and "=" not in label[1] else Measure.USD
+
+
+def _spent(word: str) -> Spent:
+    """Read what was used: an amount in USD alone, or one in every measure (extauthz/ledger/keys.py)."""
+    return Spent(*map(int, word.split(",")))
 
 
 async def read_books(server: Server, seconds: float = 10.0) -> Books:

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from redis.exceptions import RedisError
 
 from extauthz.demo.upstream import Outcome
+from extauthz.domain.budgets import NOTHING_SPENT, Spent
 from extauthz.domain.prices import Usage
 from extauthz.envoy.names import RESERVATION_HEADER
 from tests.support import storm
 from tests.support.abort import Call, calling
 from tests.support.storm import Job, Leave, Seen, Way, number_of
 from tests.support.tempest import House
-from tests.support.tempest_books import Books, Entry
+from tests.support.tempest_books import Books, Entry, added_up
 from tests.support.upstream import Cue, Pause, Play, Received
 
 SEED_VARIABLE = "CHAOS_SEED"
@@ -44,6 +45,9 @@ LEFT_AT_THE_FINISH = Way("client leaves at the finish", "answers", Leave.RUNNING
 FINISH = b'"finish_reason":"stop"'
 # A stream that is open until the test sets the upstream's gate.
 OPEN = Way("open", "opens")
+
+# Who has budgets in tokens and requests beside those in USD.
+MEASURED_PAYER = "sk-ana"
 
 # Way, whether it is streamed, how many of all these are so.
 Mix = tuple[tuple[Way, bool, int], ...]
@@ -96,6 +100,21 @@ def opening(request: Received) -> Play:
 def counter_of(number: int) -> str:
     """Name the counter of a call's own end user."""
     return f"end_user:c{number}|lifetime"
+
+
+def miscounted(seen: Seen, entries: list[Entry], finished: Mapping[int, Usage]) -> list[str]:
+    """Tell what is wrong with the tokens and requests of a call whose cost is as it must be.
+
+    An answer has the tokens that the upstream says, and is one request; what cost nothing has none, and is none.
+    """
+    usage, booked = finished.get(seen.job.number), added_up(entry.booked for entry in entries)
+    if not booked.cost_nanousd:
+        due = NOTHING_SPENT
+    elif usage is not None and storm.cost(usage) == booked.cost_nanousd and seen.job.way in (storm.ANSWERED, OPEN):
+        due = Spent(booked.cost_nanousd, usage.input_tokens + usage.output_tokens, 1)
+    else:
+        return []
+    return [] if booked == due else [f"{seen.job}: {booked} instead of {due}; {entries}"]
 
 
 def most_of(number: int) -> int:
@@ -216,6 +235,8 @@ class Tempest:
             unknown = reached and not mine and not withdrawn
             if len({entry.id for entry in mine}) > 1 or not least <= spent <= most or unknown:
                 tally.wrong.append(f"{seen.job}: {spent} is not in {least}…{most}; {seen.status} {seen.whole} {mine}")
+            if told and least == most == spent and seen.job.payer == MEASURED_PAYER:
+                tally.wrong += miscounted(seen, mine, finished)
         return tally
 
     def _due(self, seen: Seen, entries: list[Entry], finished: Mapping[int, Usage]) -> tuple[int, int]:
@@ -230,7 +251,7 @@ class Tempest:
                 return (truth := storm.cost(finished[number])), truth
             return storm.booked(seen, dict(finished))
         # Nothing of its end was heard. A sign of life has told of what there was by then, on_expiry of nothing.
-        expired = [entry.cost for entry in entries if entry.how == "expired"]
+        expired = [entry.cost.cost_nanousd for entry in entries if entry.how == "expired"]
         if any(expired) and storm.INPUT_ONLY <= expired[0] <= most:
             return expired[0], expired[0]
         return 0, 0

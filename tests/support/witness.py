@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from extauthz.domain.budgets import Spent
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Hold, Lease, Note, Signal, State
 from extauthz.domain.thresholds import Alert
@@ -126,7 +127,7 @@ class AbsentLedger(MemoryLedger):
     """A memory store that is not there while `away`, and answers only while `answers` is set.
 
     `broken` are ids whose endings raise what nobody expects. `told` are the endings that it was told, each as
-    (id, cost, note), with no cost for a release; `tries` counts those that it missed as well.
+    (id, spent, note), with None for a release; `tries` counts those that it missed as well.
     """
 
     def __init__(self, clock_ms: Callable[[], int] = lambda: 0) -> None:
@@ -136,13 +137,13 @@ class AbsentLedger(MemoryLedger):
         self.answers = asyncio.Event()
         self.answers.set()
         self.tries = 0
-        self.told: list[tuple[str, int | None, Note]] = []
+        self.told: list[tuple[str, Spent | None, Note]] = []
 
-    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
+    async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:
         """Settle, unless the store is away."""
         await self._reach(hold.id)
-        self.told.append((hold.id, cost_nanousd, note))
-        return await super().settle(hold, cost_nanousd, note)
+        self.told.append((hold.id, spent, note))
+        return await super().settle(hold, spent, note)
 
     async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """Release, unless the store is away."""

@@ -2,7 +2,7 @@
 --
 -- Item (one): the most reservations to end, the most journal entries to keep, the most to fold into the checkpoint and
 -- the most counters to look at in this call, how often endings, withdrawals and promises start a new generation, in ms.
--- Answer: {when an access log last told of a stream (0 for never), id, cost, id, cost, …}.
+-- Answer: {when an access log last told of a stream (0 for never), id, what was booked, id, what was booked, …}.
 -- Invariants: nothing scans; an ending is kept for at least four generations, a promise for two; the checkpoint of a counter and the
 -- journal's entries on it always add up to what is spent.
 
@@ -13,13 +13,13 @@ local function expire(count_max)
     if record then
       local reservation = parse(record)
       let_go(id, reservation)
-      local cost = reservation.expiry_cost
-      book(reservation.counters, tonumber(cost))
-      local ending = 'expired ' .. cost .. ' ' .. table.concat(reservation.counters, ' ')
+      local booked = reservation.expiry
+      book(reservation.counters, amounts_of(booked))
+      local ending = 'expired ' .. booked .. ' ' .. table.concat(reservation.counters, ' ')
       redis.call('HSET', ENDED[1], id, ending)
-      note('expired', id, reservation.model, 'lease', cost, cost, '', reservation.reserved_at, reservation.counters)
+      note('expired', id, reservation.model, 'lease', booked, booked, '', reservation.reserved_at, reservation.counters)
       expired[#expired + 1] = id
-      expired[#expired + 1] = cost
+      expired[#expired + 1] = booked
     else
       redis.call('ZREM', LEASES, id) -- somebody removed the record by hand; the others must not wait behind it
     end
@@ -52,6 +52,7 @@ local function drop_counters(count_max)
       redis.call('HDEL', SPENT, counter)
       redis.call('HDEL', CHECKPOINT, counter)
       redis.call('HDEL', GRANTED, counter)
+      redis.call('HDEL', META, 'carried|' .. counter)
     end
   end
 end
@@ -64,10 +65,11 @@ local function fold(fields)
   if entry.booked == '0' then
     return
   end
+  local booked = amounts_of(entry.booked)
   for counter in string.gmatch(entry.counters, '%S+') do
-    local due = due_of(counter)
-    if not due or due > NOW or redis.call('HEXISTS', SPENT, counter) == 1 then
-      redis.call('HINCRBY', CHECKPOINT, counter, entry.booked)
+    local due, amount = due_of(counter), booked[measure_of(counter)]
+    if amount ~= '0' and (not due or due > NOW or redis.call('HEXISTS', SPENT, counter) == 1) then
+      redis.call('HINCRBY', CHECKPOINT, counter, amount)
     end
   end
 end

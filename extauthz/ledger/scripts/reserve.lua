@@ -1,21 +1,31 @@
 -- Hold money on every counter of a request, or on none.
 --
--- Item: id, attempt, reserved at, model, lease in ms, cost of its expiry, not after ('' for any time), '1' to repeat
--- after a failover what was granted before (neither time, window nor limit is judged again), number of claims; and for
--- each claim counter, limit ('' for none), amount, '1' when all of the amount must fit.
--- Answer: {'reserved', least available ('' without limits), what was granted to each claim, if it was only now…}
+-- Item: id, attempt, reserved at, model, lease in ms, what is spent if it expires, not after ('' for any time), '1' to
+-- repeat after a failover what was granted before (neither time, window nor limit is judged again), number of claims;
+-- and for each claim counter, limit ('' for none), amount, '1' when all of the amount must fit; at last what
+-- take_befores takes.
+-- Answer: {'reserved', least available in USD ('' without limits in it), what each claim was granted, if only now…}
 --       | {'refused', index of the claim that binds, limit, spent, held} | {'stale_window'} | {'ended', state}
 --       | {'too_late'} | {'known'} for one to repeat that is open.
--- Invariants: held is the sum of the amounts in open records; nothing is written unless the answer is 'reserved'.
+-- Invariants: held is the sum of the amounts in open records; nothing is held unless the answer is 'reserved'. What is
+-- carried over from the windows before is so, once, where claims are judged, be they refused.
 
 local function take_claims()
-  local claims, counters = {}, {}
+  local claims = {}
   for i = 1, tonumber(take()) do
     local counter, limit, amount, whole = take(), take(), take(), take()
     claims[i] = { counter = counter, limit = tonumber(limit), amount = tonumber(amount), whole = whole == '1' }
-    counters[i] = counter
+    claims[i].measure = measure_of(counter)
   end
+  return claims
+end
+
+local function look_at(claims)
   if #claims > 0 then
+    local counters = {}
+    for i, claim in ipairs(claims) do
+      counters[i] = claim.counter
+    end
     local spent, held = redis.call('HMGET', SPENT, unpack(counters)), redis.call('HMGET', HELD, unpack(counters))
     for i, claim in ipairs(claims) do
       claim.spent, claim.held = spent[i] or '0', held[i] or '0'
@@ -25,7 +35,6 @@ local function take_claims()
       end
     end
   end
-  return claims
 end
 
 local function outside_of_windows(claims)
@@ -38,18 +47,26 @@ local function outside_of_windows(claims)
   return false
 end
 
--- The claim that refuses: an exhausted one if there is any, else the one with the least available.
+-- Whether one claim that refuses is to be told of before another: exhausted ones come first, then those in USD, those
+-- in tokens and those in requests, then the one with the least available.
+local RANKS = { usd = 1, tokens = 2, requests = 3 }
+local function binds_before(claim, other)
+  if claim.exhausted ~= other.exhausted then
+    return claim.exhausted
+  elseif claim.measure ~= other.measure then
+    return RANKS[claim.measure] < RANKS[other.measure]
+  end
+  return claim.available < other.available
+end
+
 local function refusing(claims)
-  local index, least, exhausted
+  local index
   for i, claim in ipairs(claims) do
     if claim.limit then
-      local is_exhausted = tonumber(claim.spent) >= claim.limit
-      if is_exhausted or claim.available < (claim.whole and claim.amount or 1) then
-        local binds_more = not index or (is_exhausted and not exhausted)
-          or (is_exhausted == exhausted and claim.available < least)
-        if binds_more then
-          index, least, exhausted = i, claim.available, is_exhausted
-        end
+      claim.exhausted = tonumber(claim.spent) >= claim.limit
+      local refuses = claim.exhausted or claim.available < (claim.whole and claim.amount or 1)
+      if refuses and (not index or binds_before(claim, claims[index])) then
+        index = i
       end
     end
   end
@@ -80,7 +97,7 @@ end
 local function least_available(claims, granted)
   local least
   for _, claim in ipairs(claims) do
-    if claim.available then
+    if claim.available and claim.measure == 'usd' then
       local available = claim.available - (granted[claim.counter] or 0)
       least = math.min(least or available, available)
     end
@@ -89,9 +106,9 @@ local function least_available(claims, granted)
 end
 
 local function reserve()
-  local id, attempt, reserved_at, model, lease, expiry_cost = take(), take(), take(), take(), take(), take()
+  local id, attempt, reserved_at, model, lease, expiry = take(), take(), take(), take(), take(), take()
   local not_after, repeated = tonumber(take()), take() == '1'
-  local claims = take_claims()
+  local claims, befores = take_claims(), take_befores()
 
   local ending = ending_of(id) or (withdrawn(id) and 'released')
   if ending then
@@ -105,8 +122,9 @@ local function reserve()
     if repeated then
       return { 'known' }
     end
-    local cost, rest = string.match(record, '^(%S+) %S+(.*)$')
-    redis.call('HSET', OPEN, id, cost .. ' ' .. attempt .. rest)
+    local kept, rest = string.match(record, '^(%S+) %S+(.*)$')
+    redis.call('HSET', OPEN, id, kept .. ' ' .. attempt .. rest)
+    look_at(claims)
     return least_available(claims, {})
   end
   if (not_after and NOW > not_after) or NOW - reserved_at >= RETENTION then
@@ -115,13 +133,15 @@ local function reserve()
   if not repeated and outside_of_windows(claims) then
     return { 'stale_window' }
   end
+  carry_over(befores)
+  look_at(claims)
   local refusal = refusing(claims)
   if refusal then
     return { 'refused', refusal, text(claims[refusal].limit), claims[refusal].spent, claims[refusal].held }
   end
 
   local counters, granted = grants(claims)
-  local fields = { expiry_cost, attempt, reserved_at, model }
+  local fields = { word_of(amounts_of(expiry), counters), attempt, reserved_at, model }
   for _, counter in ipairs(counters) do
     local amount = text(granted[counter])
     if amount ~= '0' then

@@ -1,12 +1,12 @@
--- End a reservation with its cost.
+-- End a reservation with what it used.
 --
--- Item: id, reserved at, model, cost, signal, tokens, number of counters, the counters of the hold.
+-- Item: id, reserved at, model, what it used, signal, tokens, number of counters, the counters of the hold.
 -- Answer: 'first' | 'late' | 'unknown' | 'repeated' | 'forgotten'.
 -- Invariants: a reservation is booked once, on the counters that it was reserved on, or on those of the hold when it is
 -- not known here; an expired one is put right once.
 
 local function settle()
-  local id, reserved_at, model, cost, signal, tokens = take(), take(), take(), take(), take(), take()
+  local id, reserved_at, model, spent, signal, tokens = take(), take(), take(), amounts_of(take()), take(), take()
   local counters = {}
   for i = 1, tonumber(take()) do
     counters[i] = take()
@@ -17,8 +17,9 @@ local function settle()
   if record then
     local reservation = parse(record)
     let_go(id, reservation)
-    book(reservation.counters, tonumber(cost))
+    book(reservation.counters, spent)
     redis.call('HSET', ENDED[1], id, 'settled')
+    local cost = word_of(spent, reservation.counters)
     note('settled', id, model, signal, cost, cost, tokens, reservation.reserved_at, reservation.counters)
     return 'first'
   end
@@ -32,7 +33,8 @@ local function settle()
       return 'forgotten'
     end
     redis.call('HSET', ENDED[1], id, 'settled')
-    book(counters, tonumber(cost))
+    book(counters, spent)
+    local cost = word_of(spent, counters)
     note('settled', id, model, signal, cost, cost, tokens, reserved_at, counters)
     return 'unknown'
   end
@@ -45,10 +47,14 @@ local function settle()
   for counter in string.gmatch(rest, '%S+') do
     reserved_on[#reserved_on + 1] = counter
   end
-  local correction = tonumber(cost) - tonumber(booked)
+  local correction = amounts_of(booked)
+  for measure, amount in pairs(correction) do
+    correction[measure] = text(tonumber(spent[measure]) - tonumber(amount))
+  end
   redis.call('HSET', generation, id, 'settled')
   book(reserved_on, correction)
-  note('settled', id, model, signal, cost, text(correction), tokens, reserved_at, reserved_on)
+  local cost, difference = word_of(spent, reserved_on), word_of(correction, reserved_on)
+  note('settled', id, model, signal, cost, difference, tokens, reserved_at, reserved_on)
   return 'late'
 end
 

@@ -1,14 +1,19 @@
 -- Tell how counters stand.
 --
--- Item: number of counters; for each its key and its configured limit.
+-- Item: what take_befores takes; number of counters; for each its key and its configured limit.
 -- Answer: {limit, spent, held, limit, spent, held, …}.
+-- What is still to be carried over from the window before is spent already, and nothing is written.
 
 local function standings()
-  local answer = {}
+  local answer, carried = {}, {}
+  for _, before in ipairs(take_befores()) do
+    carried[before.counter] = overspent(before)
+  end
   for _ = 1, tonumber(take()) do
     local counter, limit = take(), take()
     answer[#answer + 1] = text(limit_of(counter, tonumber(limit)))
-    answer[#answer + 1] = redis.call('HGET', SPENT, counter) or '0'
+    local spent = redis.call('HGET', SPENT, counter) or '0'
+    answer[#answer + 1] = carried[counter] and text(spent + carried[counter]) or spent
     answer[#answer + 1] = redis.call('HGET', HELD, counter) or '0'
   end
   return answer
