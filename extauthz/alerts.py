@@ -137,9 +137,7 @@ class Warnings:
                 counter = standing.counter
                 percent = spent_percent(standing)
                 if percent is not None and percent >= near_percent:
-                    warned[counter.key] = _Warned(
-                        percent, f"{config.directory.shown(counter.scope)} {counter.window.name}"
-                    )
+                    warned[counter.key] = _Warned(percent, f"{config.directory.shown(counter.scope)} {counter.label}")
         self._by_counter = warned
 
     def of(self, counters: Iterable[Counter], *, hide: bool) -> str | None:

@@ -10,11 +10,12 @@ from extauthz.authenticator import Authenticator
 from extauthz.config.estimates import UnknownPriceMode
 from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
-from extauthz.discovery import shown
+from extauthz.discovery import hidden_by, shown, watched
 from extauthz.domain import denials
 from extauthz.domain.ask import Ask, Unreadable
-from extauthz.domain.budgets import Counter, Standing
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Standing
 from extauthz.domain.claimed import Claimed
+from extauthz.domain.claims import ANYTHING, Need, Target, claims_of, limits_free
 from extauthz.domain.credentials import Credential
 from extauthz.domain.endpoints import Charge, Endpoint
 from extauthz.domain.identity import Principal
@@ -38,17 +39,13 @@ from extauthz.domain.verdict import (
     Reason,
     Verdict,
 )
-from extauthz.domain.windows import WindowRule
 from extauthz.envoy.names import SHADOW_EXTENSION
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Ledger, Refused, Reserve, Reserved, StaleWindow, TooLate
 from extauthz.pricing.catalog import Reach
 from extauthz.pricing.estimate import UsualAnswer, estimate
 
-# Scopes without a budget are counted from the beginning.
-FOREVER = WindowRule()
-
-# How much of a Check's time may go into waiting for the keys of a token.
+# How much of a Check's time may go into waiting for the keys of a token, and as much for a directory.
 IDENTITY_SHARE = 0.5
 
 # Times a reserve is computed anew because the store's clock stands in another window than ours.
@@ -71,7 +68,8 @@ class Call:
 class _Inference:
     """An inference whose price is known, and who pays for it: all that is reserved by.
 
-    `whole_prices` are those of a body that was cut, if what is unseen of it names no other model.
+    `whole_prices` are those of a body that was cut, if what is unseen of it names no other model. `target` is what
+    budgets of models and providers go by. A `free` one costs nothing, and no budget in USD limits it.
     """
 
     route: Route
@@ -79,9 +77,16 @@ class _Inference:
     reach: Reach
     whole_prices: Prices | None
     principal: Principal
+    target: Target
     estimate: Estimate
     call: Call
     priced_by: str
+    free: bool = False
+
+    def claims(self, target: Target, now_ms: int) -> tuple[Claim, ...]:
+        """Ask the budgets for their parts."""
+        need = Need(self.estimate.spent, self.estimate.most, free=self.free)
+        return claims_of(self.principal, target, need, now_ms)
 
 
 class Authorizer:
@@ -92,6 +97,20 @@ class Authorizer:
         self._usual = usual
         self._authenticator = authenticator or Authenticator()
 
+    def at_once(self, facts: RequestFacts, config: Snapshot) -> Decision | None:
+        """Decide about a request whose route says all; None where somebody has to be known, or something held."""
+        settings = config.settings
+        route = classify(facts.method, facts.path, facts.headers, settings.api_prefixes)
+        match route.route_class, settings.other:
+            case RouteClass.INFO, _:
+                return _of_nobody(Pass(Reason.INFO), route)
+            case RouteClass.OTHER, OtherRoutes.PASS:
+                return _of_nobody(Pass(Reason.OTHER_ROUTE), route)
+            case RouteClass.OTHER, OtherRoutes.DENY:
+                return _enforced(_of_nobody(denials.route_closed(), route), shadow=_in_shadow(facts, settings))
+            case _:
+                return None
+
     async def decide(
         self, facts: RequestFacts, call: Call, config: Snapshot, credential: Credential | Claimed | None = None
     ) -> Decision:
@@ -99,21 +118,15 @@ class Authorizer:
 
         Raises nothing but what is a failure of our own; a store that does not answer is part of the decision.
         """
-        settings = config.settings
-        route = classify(facts.method, facts.path, facts.headers, settings.api_prefixes)
-        shadow = _in_shadow(facts, settings)
-        match route.route_class, settings.other:
-            case RouteClass.INFO, _:
-                return _of_nobody(Pass(Reason.INFO), route)
-            case RouteClass.OTHER, OtherRoutes.PASS:
-                return _of_nobody(Pass(Reason.OTHER_ROUTE), route)
-            case RouteClass.OTHER, OtherRoutes.DENY:
-                return _enforced(_of_nobody(denials.route_closed(), route), shadow=shadow)
-
+        if (decision := self.at_once(facts, config)) is not None:
+            return decision
+        route = classify(facts.method, facts.path, facts.headers, config.settings.api_prefixes)
+        shadow = _in_shadow(facts, config.settings)
         principal = await self._authenticator.identify(
             facts,
             config,
             credential,
+            now_ms=self._ledger.now_ms(),
             patience_s=call.patience_s * IDENTITY_SHARE,
             # Other routes ask for somebody known, and so does what is stored upstream, by whomever.
             nobody=route.route_class is not RouteClass.OTHER and route.endpoint not in _STORED,
@@ -139,31 +152,29 @@ class Authorizer:
     ) -> Verdict:
         """Answer model discovery: it stays open unless a budget is exhausted and the policy says otherwise.
 
-        Whatever the budgets say, it shows only what the principal's own lists of models allow.
+        Budgets in USD for all requests decide. One of a single model hides that model, where the policy is free_only.
+        Whatever the budgets say, a list shows only what the principal's own lists of models allow.
         """
         settings = config.settings
+        free_only = settings.models_policy is ModelsPolicy.FREE_ONLY
         show = partial(shown, facts, route, principal, config)
         if principal.admin or settings.models_policy is ModelsPolicy.ALL:
             return show(reason=Reason.DISCOVERY, free_only=False)
         now_ms = self._ledger.now_ms()
-        limits = [
-            (Counter(scope.scope, budget.rule.at(now_ms)), budget.at(now_ms).limit)
-            for scope in principal.scopes
-            for budget in scope.budgets
-            if scope.binds
-        ]
+        limits = watched(principal, now_ms, free_only=free_only)
         try:
             async with asyncio.timeout(call.patience_s):
                 standings = await self._ledger.standings(limits, payers=principal.payers)
         except (StoreUnavailableError, TimeoutError):
-            free_only = settings.models_policy is ModelsPolicy.FREE_ONLY
             view = show(reason=Reason.STORE_FAILURE_ALLOWED, free_only=free_only)
             return view if free_only else _without_store(settings.store_failure, view)
-        exhausted = next((standing for standing in standings if standing.exhausted), None)
-        if exhausted is None or settings.models_policy is ModelsPolicy.FREE_ONLY:
-            return show(reason=Reason.DISCOVERY, free_only=exhausted is not None)
+        exhausted = [standing for standing in standings if standing.exhausted]
+        plain = next((standing for standing in exhausted if standing.counter.only is None), None)
+        if plain is None or free_only:
+            hidden = hidden_by(exhausted, config.catalog)
+            return show(reason=Reason.DISCOVERY, free_only=plain is not None, hidden=hidden)
         return denials.budget_exceeded(
-            exhausted, now_ms=now_ms, status=settings.budget_exceeded_status, hide_amounts=settings.hide_amounts
+            plain, now_ms=now_ms, status=settings.budget_exceeded_status, hide_amounts=settings.hide_amounts
         )
 
     async def _infer(
@@ -174,19 +185,30 @@ class Authorizer:
         if isinstance(ask, Unreadable):
             decision = _about(denials.bad_request(ask.message), route, principal, None, config)
             return _enforced(decision, shadow=shadow)
-        if ask.end_user is not None and not principal.has_end_user:
-            principal = config.directory.with_end_user(principal, ask.end_user)
-
+        completed = await self._authenticator.complete(
+            principal,
+            ask,
+            facts,
+            config,
+            now_ms=self._ledger.now_ms(),
+            patience_s=call.patience_s * IDENTITY_SHARE,
+        )
+        if isinstance(completed, Deny):
+            return _enforced(_about(completed, route, principal, ask.model, config), shadow=shadow)
+        principal = completed
         reach = reach_of(ask, config)
         refusal = _refused_model(ask, reach, principal, config.settings)
         if refusal is not None and not shadow:
             return _about(refusal, route, principal, ask.model, config)
         expected = self.expect(ask, reach, route, config.settings, facts.unseen_bytes)
         whole_prices = _seen_reach(ask, config).prices if ask.truncated else None
-        inference = _Inference(route, ask, reach, whole_prices, principal, expected, call, config.short_digest)
-        if reach.free and not never_exempt(ask, route):
+        free, target = reach.free and not never_exempt(ask, route), target_of(ask, route, config)
+        inference = _Inference(
+            route, ask, reach, whole_prices, principal, target, expected, call, config.short_digest, free
+        )
+        if free and not limits_free(principal, target):
             now_ms = self._ledger.now_ms()
-            hold = replace(_hold(inference, _claims(principal, now_ms, 0, 0), now_ms), free=True)
+            hold = replace(_hold(inference, inference.claims(target, now_ms), now_ms), free=True)
             decision = _about(Pass(Reason.FREE_MODEL, hold=hold), route, principal, ask.model, config)
             return replace(decision, shadowed=refusal)
 
@@ -213,10 +235,11 @@ class Authorizer:
 
     async def _reserve(self, inference: _Inference, settings: Settings) -> Verdict:
         """Hold the estimate on every scope of the principal, all or nothing."""
-        stream_options, call, expected = inference.ask.stream_options, inference.call, inference.estimate
+        stream_options, call, target = inference.ask.stream_options, inference.call, inference.target
         started_ms = now_ms = self._ledger.now_ms()
-        for _ in range(1 + STALE_WINDOWS_MAX):
-            claims = _claims(inference.principal, now_ms, expected.cost_nanousd, expected.cost_nanousd_max)
+        stale = 0
+        while stale <= STALE_WINDOWS_MAX:
+            claims = inference.claims(target, now_ms)
             hold = _hold(inference, claims, now_ms)
             request = Reserve(
                 hold, call.attempt, claims, first_lease(hold, settings), started_ms + int(call.patience_s * 1000)
@@ -229,18 +252,36 @@ class Authorizer:
                 return _without_store(settings.store_failure, admitted)
             match result:
                 case Reserved(available_nanousd):
-                    reason = Reason.ADMIN if inference.principal.admin else Reason.WITHIN_BUDGET
                     limited = tuple(claim.counter for claim in claims if claim.limit is not None)
-                    return Admit(reason, hold, available_nanousd, stream_options, limited)
+                    return Admit(_admitted_as(inference), hold, available_nanousd, stream_options, limited)
                 case Refused(standing):
-                    return _refusal(standing, claims, now_ms, settings)
+                    others = _others(inference, target, standing.counter)
+                    if others is None:
+                        return _refusal(standing, claims, now_ms, settings)
+                    target = others
                 case AlreadyEnded():
                     return denials.store_unavailable(Reason.ALREADY_ENDED)
                 case TooLate():
                     return _without_store(settings.store_failure, admitted)
                 case StaleWindow(store_ms):
                     now_ms = store_ms
+                    stale += 1
         return _without_store(settings.store_failure, admitted)
+
+
+def _admitted_as(inference: _Inference) -> Reason:
+    if inference.principal.admin:
+        return Reason.ADMIN
+    return Reason.FREE_MODEL if inference.free else Reason.WITHIN_BUDGET
+
+
+def _others(inference: _Inference, target: Target, refusing: Counter) -> Target | None:
+    """Pass over the provider that has nothing left, where one of several may answer; each time they are fewer.
+
+    A caller that names several models, or fallbacks, would choose the provider itself, and with it one that is used up.
+    """
+    ask = inference.ask
+    return target.without(refusing) if len(ask.models) == 1 and not ask.fallbacks else None
 
 
 def _in_shadow(facts: RequestFacts, settings: Settings) -> bool:
@@ -298,6 +339,13 @@ def reach_of(ask: Ask, config: Snapshot) -> Reach:
     return replace(reach, free=False, prices=config.catalog.dearest()) if ask.truncated else reach
 
 
+def target_of(ask: Ask, route: Route, config: Snapshot) -> Target:
+    """Tell which budgets of models and providers a request is for: all, where it may run others than it names."""
+    if ask.truncated or never_exempt(ask, route):
+        return ANYTHING
+    return config.catalog.targets.of((*ask.models, *ask.fallbacks))
+
+
 def _seen_reach(ask: Ask, config: Snapshot) -> Reach:
     return config.catalog.reach(ask.models, ask.fallbacks)
 
@@ -330,22 +378,6 @@ def _hold(inference: _Inference, claims: tuple[Claim, ...], now_ms: int) -> Hold
     )
 
 
-def _claims(principal: Principal, now_ms: int, cost_nanousd: int, cost_nanousd_max: int) -> tuple[Claim, ...]:
-    """Ask every budget for its part. Where none binds, the spend is counted all the same."""
-    claims = []
-    for scope in principal.scopes:
-        for budget in scope.budgets:
-            counter = Counter(scope.scope, budget.rule.at(now_ms))
-            if scope.binds:
-                amount = cost_nanousd_max if budget.strict else cost_nanousd
-                claims.append(Claim(counter, budget.at(now_ms).limit, amount, whole=budget.strict))
-            else:
-                claims.append(Claim(counter, None, cost_nanousd))
-        if not scope.budgets:
-            claims.append(Claim(Counter(scope.scope, FOREVER.at(now_ms)), None, cost_nanousd))
-    return tuple(claims)
-
-
 def _tokens_max(ask: Ask, reach: Reach, route: Route) -> int | None:
     """Give what all answers together can have of a kind, where every answer is one pass through the model's context.
 
@@ -360,7 +392,7 @@ def _tokens_max(ask: Ask, reach: Reach, route: Route) -> int | None:
 
 
 def _refusal(standing: Standing, claims: tuple[Claim, ...], now_ms: int, settings: Settings) -> Deny:
-    """Say why a reservation was refused: the money is spent, it can never be enough, or others hold it."""
+    """Say why a reservation was refused: all is spent, it can never be enough, or others hold it."""
     status, hide_amounts = settings.budget_exceeded_status, settings.hide_amounts
     if standing.exhausted:
         return denials.budget_exceeded(standing, now_ms=now_ms, status=status, hide_amounts=hide_amounts)
@@ -373,7 +405,7 @@ def _refusal(standing: Standing, claims: tuple[Claim, ...], now_ms: int, setting
 def first_lease(hold: Hold, rules: Settings) -> Lease:
     """Give the lease of a new reservation: what is booked if nothing is ever heard of it."""
     charge = rules.on_expiry is OnExpiry.CHARGE
-    return Lease(rules.lease_seconds * 1000, hold.estimate.cost_nanousd if charge else 0)
+    return Lease(rules.lease_seconds * 1000, hold.estimate.spent if charge else NOTHING_SPENT)
 
 
 def _without_store(rule: StoreFailure, allowed_verdict: Verdict) -> Verdict:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from extauthz.authenticator import Authenticator
-from extauthz.authorizer import FOREVER, Authorizer, Call, reach_of
+from extauthz.authorizer import Authorizer, Call, reach_of, target_of
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.ask import Unreadable
 from extauthz.domain.budgets import Budget, Counter, ScopeBudgets, Standing
+from extauthz.domain.claims import ANYTHING, Target, counted
 from extauthz.domain.credentials import Credential
 from extauthz.domain.identity import Principal
 from extauthz.domain.inference import ask_of
@@ -41,14 +43,14 @@ class Counted:
     """A counter of the request, as it stands.
 
     `budget` is what the configuration says, None where spend is counted without limiting; `standing` is against the
-    limit in force, 0 without one. `binds` is False where the budget only counts. `asked_nanousd` is what the request
-    asks to hold, 0 when it asks for nothing. `refuses` marks the one that the refusal is about.
+    limit in force, 0 without one. `binds` is False where the budget only counts. `asked` is what the request asks to
+    hold, in the measure of the counter, 0 when it asks for nothing. `refuses` marks the one that the refusal is about.
     """
 
     standing: Standing
     budget: Budget | None
     binds: bool
-    asked_nanousd: int = 0
+    asked: int = 0
     refuses: bool = False
 
     @property
@@ -63,8 +65,8 @@ class Explanation:
 
     `free` and `prices` are about everything that the request can reach, and `source` is who says what it costs; both
     are None where no model is asked, or none can be made out. `truncated` when only the beginning of the body is known.
-    `counted` are the counters of every scope of the principal, from the widest to the narrowest, none when nobody pays
-    or the store does not answer.
+    `counted` are the counters of every scope of the principal that are for the request, from the widest scope to the
+    narrowest, none when nobody pays or the store does not answer.
     """
 
     decision: Decision
@@ -101,7 +103,12 @@ class Explainer:
             prices=prices,
             source=source,
             truncated=facts.truncated,
-            counted=await self._counted(preview, decision, await self._payer(facts, decision, config, credential)),
+            counted=await self._counted(
+                preview,
+                decision,
+                await self._payer(facts, decision, config, credential),
+                _target(facts, route, config),
+            ),
         )
 
     async def _payer(
@@ -110,23 +117,23 @@ class Explainer:
         """Find the principal that a decision is about, None where it names none."""
         if decision.principal is None:
             return None
-        principal = await self._authenticator.identify(facts, config, credential, patience_s=PATIENCE_S)
+        principal = await self._authenticator.identify(
+            facts, config, credential, now_ms=self._ledger.now_ms(), patience_s=PATIENCE_S
+        )
         if isinstance(principal, Deny):
             return None
-        # The body may have named an end user besides.
-        for scope in decision.payers[len(principal.scopes) :]:
-            principal = config.directory.with_end_user(principal, *scope.ids)
-        return principal
+        # The body may have named others besides.
+        return reduce(config.directory.with_payer, decision.payers[len(principal.scopes) :], principal)
 
     async def _counted(
-        self, preview: PreviewLedger, decision: Decision, principal: Principal | None
+        self, preview: PreviewLedger, decision: Decision, principal: Principal | None, target: Target
     ) -> tuple[Counted, ...]:
         """Look at every counter of a principal; nothing is there when the store is away."""
         if principal is None:
             return ()
         asked = preview.asked
         now_ms = self._ledger.now_ms() if asked is None else asked.hold.reserved_at_ms
-        rows = [*_rows(principal.scopes, now_ms)]
+        rows = [*_rows(principal.scopes, target, now_ms)]
         limits = [(counter, 0 if budget is None else budget.at(now_ms).limit) for counter, budget, _ in rows]
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -140,7 +147,7 @@ class Explainer:
                 seen.get(standing.counter, standing),
                 budget,
                 binds and budget is not None,
-                _asked_nanousd(() if asked is None else asked.claims, standing.counter),
+                _asked(() if asked is None else asked.claims, standing.counter),
                 _refuses(decision, standing.counter),
             )
             for (_, budget, binds), standing in zip(rows, standings, strict=True)
@@ -165,19 +172,25 @@ def _priced(facts: RequestFacts, route: Route, config: Snapshot) -> tuple[bool, 
             return False, None, None
 
 
-def _rows(scopes: Sequence[ScopeBudgets], now_ms: int) -> Iterator[tuple[Counter, Budget | None, bool]]:
-    """List the counters of scopes, each with its budget and whether that binds."""
+def _target(facts: RequestFacts, route: Route, config: Snapshot) -> Target:
+    """Tell which budgets of models and providers are for a request; those of a list of models are all of them."""
+    if route.route_class is not RouteClass.INFERENCE:
+        return ANYTHING
+    ask = ask_of(facts, route)
+    return ANYTHING if isinstance(ask, Unreadable) else target_of(ask, route, config)
+
+
+def _rows(scopes: Sequence[ScopeBudgets], target: Target, now_ms: int) -> Iterator[tuple[Counter, Budget | None, bool]]:
+    """List the counters of scopes that are for a request, each with its budget and whether that binds."""
     for scope in scopes:
-        for budget in scope.budgets:
-            yield Counter(scope.scope, budget.rule.at(now_ms)), budget, scope.binds
-        if not scope.budgets:
-            yield Counter(scope.scope, FOREVER.at(now_ms)), None, False
+        for counter, budget in counted(scope, target, now_ms):
+            yield counter, budget, scope.binds and budget is not None
 
 
-def _asked_nanousd(claims: Sequence[Claim], counter: Counter) -> int:
+def _asked(claims: Sequence[Claim], counter: Counter) -> int:
     return max((claim.amount for claim in claims if claim.counter == counter), default=0)
 
 
 def _refuses(decision: Decision, counter: Counter) -> bool:
     judged = decision.judged
-    return isinstance(judged, Deny) and (judged.scope, judged.window) == (counter.scope.text, counter.window.name)
+    return isinstance(judged, Deny) and (judged.scope, judged.window) == (counter.scope.text, counter.label)

@@ -7,23 +7,26 @@ the rarer it becomes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.budgets import Budget, Counter, Scope, ScopeKind, Standing
+from extauthz.domain.budgets import Budget, Counter, Measure, Scope, ScopeKind, Standing
 from extauthz.domain.directory import Directory
 from extauthz.domain.windows import Window, WindowRule
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Ledger
-from extauthz.ledger.pieces import PIECE, chunks, first, paced
+from extauthz.ledger.pieces import chunks, first, paced
 
 # From the end of one survey to the beginning of the next, in seconds, and the most of all time that surveys may take:
 # where there are very many budgets, the store has other things to do.
 INTERVAL_S = 5.0
 TIME_SHARE_MAX = 0.05
+
+# Payers whose budgets are listed at once: each may be one of a directory, whose record is made when it is asked for.
+LISTED_AT_ONCE = 50
 
 # Budgets in one survey, those of the widest scopes first, and counters that are looked through for end users' spending,
 # the most spent first. What is left out is counted.
@@ -52,7 +55,7 @@ class SurveyedBudget:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Budgets added up, in nano-USD. A request that several budgets count is in it several times."""
+    """Budgets in USD added up, in nano-USD. A request that several budgets count is in it several times."""
 
     limit: int = 0
     spent: int = 0
@@ -60,11 +63,12 @@ class Totals:
 
     @classmethod
     def of(cls, budgets: Sequence[SurveyedBudget]) -> Totals:
-        """Add up budgets."""
+        """Add up budgets, leaving out those in tokens and requests."""
+        standings = [each.standing for each in budgets if each.standing.counter.measure is Measure.USD]
         return cls(
-            sum(surveyed.standing.limit for surveyed in budgets),
-            sum(surveyed.standing.spent for surveyed in budgets),
-            sum(surveyed.standing.held for surveyed in budgets),
+            sum(standing.limit for standing in standings),
+            sum(standing.spent for standing in standings),
+            sum(standing.held for standing in standings),
         )
 
     def __add__(self, other: Totals) -> Totals:
@@ -86,8 +90,9 @@ class Totals:
 class Survey:
     """How everything stood at `taken_ms`, the store's time; 0 before the first survey.
 
-    `budgets` are those of the configuration, and those of unlisted payers that have spent, the most used share of the
-    limit first (spent or held); `totals` are all of them together, and `left_out` is how many there was no room for.
+    `budgets` are those of the configuration, those that a directory told of lately, and those of unlisted payers that
+    have spent, the most used share of the
+    limit first (spent or held); `totals` are those in USD together, and `left_out` is how many there was no room for.
     `held` is what all open reservations hold, each counted once: on the scope `global`, which every request is
     counted on, in its longest window and the one before. A reservation that is older than that, or was made when the
     global budgets were others, can be missing.
@@ -191,8 +196,10 @@ class Surveyor:
         held = await self._held(directory, windows)
 
         known = await self._budgets_of(directory)
-        strangers, examined, omitted = await self._strangers(known)
-        asked = (*known.budgets, *strangers)
+        room = self._budgets_max - len(known.budgets)
+        elsewhere, unheard = await _listed(directory, directory.budgeted_elsewhere(), room)
+        strangers, examined, omitted = await self._strangers(directory, room - len(elsewhere))
+        asked = (*known.budgets, *elsewhere, *strangers)
         self._looked_at = len(asked) + examined
         budgets = await self._standings(asked, windows)
         by_use = await first(budgets, len(budgets), key=_by_use)
@@ -203,7 +210,7 @@ class Surveyor:
             taken_ms=now_ms,
             budgets=tuple(by_use),
             totals=totals,
-            left_out=known.left_out + omitted,
+            left_out=known.left_out + unheard + omitted,
             reservations_open=reservations_open,
             held=held,
         )
@@ -213,7 +220,8 @@ class Surveyor:
         """Add up what is held on the scope that counts every request, each request once."""
         everybody = Scope(ScopeKind.GLOBAL)
         counted = {FOREVER.at(0)}  # what no global budget limits is counted there, too
-        rules = [budget.rule for budget in directory.budgets_on(everybody)]
+        budgets = directory.budgets_on(everybody)
+        rules = [budget.rule for budget in budgets if budget.measure is Measure.USD and budget.only is None]
         if rules and FOREVER.at(0) not in map(windows.of, rules):
             longest = max(rules, key=lambda rule: _length_ms(windows.of(rule)))
             window = windows.of(longest)
@@ -225,24 +233,15 @@ class Surveyor:
         """List the budgets of a configuration, once for each."""
         if self._known is not None and self._known.directory is directory:
             return self._known
-        found: list[tuple[Scope, Budget]] = []
-        left_out = 0
-        scopes = directory.budgeted()
-        while piece := list(islice(scopes, PIECE)):
-            room = self._budgets_max - len(found)
-            budgets = [(scope, budget) for scope in piece for budget in directory.budgets_on(scope)]
-            found += budgets[:room]
-            left_out += max(0, len(budgets) - room)
-            await asyncio.sleep(0)
+        found, left_out = await _listed(directory, directory.budgeted(), self._budgets_max)
         self._known = _Known(directory, tuple(found), left_out)
         return self._known
 
-    async def _strangers(self, known: _Known) -> tuple[list[tuple[Scope, Budget]], int, int]:
+    async def _strangers(self, directory: Directory, room: int) -> tuple[list[tuple[Scope, Budget]], int, int]:
         """Find payers that have spent and that the configuration does not name, but has budgets for.
 
         Gives their budgets, how many counters were looked at, and how many budgets there was no room for.
         """
-        directory = known.directory
         if not directory.takes_strangers:
             return [], 0, 0
         balances = await self._ledger.balances(BALANCES_MAX)
@@ -252,7 +251,6 @@ class Surveyor:
                 (balance.counter.scope, None) for balance in piece if directory.is_stranger(balance.counter.scope)
             )
         budgets = [(scope, budget) for scope in scopes for budget in directory.budgets_on(scope)]
-        room = self._budgets_max - len(known.budgets)
         return budgets[:room], len(balances), max(0, len(budgets) - room)
 
     async def _standings(self, asked: tuple[tuple[Scope, Budget], ...], windows: _Windows) -> list[SurveyedBudget]:
@@ -261,8 +259,8 @@ class Surveyor:
         for piece in chunks(asked, ASKED_AT_ONCE):
             budgets = [budget.at(windows.now_ms) for _, budget in piece]
             limits = [
-                (Counter(scope, windows.of(budget.rule)), budget.limit)
-                for (scope, _), budget in zip(piece, budgets, strict=True)
+                (configured.counter(scope, windows.of(configured.rule)), budget.limit)
+                for (scope, configured), budget in zip(piece, budgets, strict=True)
             ]
             standings = await self._ledger.standings(limits)
             for standing, budget in zip(standings, budgets, strict=True):
@@ -277,6 +275,20 @@ class Surveyor:
         """Give the value of the last survey where it is the same: then no garbage piles up of what never changes."""
         before = self._by_counter.get(surveyed.standing.counter.key)
         return before if before is not None and before == surveyed else surveyed
+
+
+async def _listed(
+    directory: Directory, scopes: Iterator[Scope | None], room: int
+) -> tuple[list[tuple[Scope, Budget]], int]:
+    """Give the budgets on some scopes, as far as there is room, and how many more there are."""
+    found: list[tuple[Scope, Budget]] = []
+    left_out = 0
+    while piece := list(islice(scopes, LISTED_AT_ONCE)):
+        budgets = [(scope, budget) for scope in piece if scope is not None for budget in directory.budgets_on(scope)]
+        left_out += max(0, len(budgets) - (room - len(found)))
+        found += budgets[: room - len(found)]
+        await asyncio.sleep(0)
+    return found, left_out
 
 
 def _by_use(surveyed: SurveyedBudget) -> tuple[int | str, ...]:

@@ -16,11 +16,13 @@ from urllib.parse import quote
 
 from extauthz.config.explain import did_you_mean
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.budgets import Budget, Counter, Scope, Standing
+from extauthz.directories.lookup import Lookup
+from extauthz.domain.budgets import Budget, Measure, Scope, Standing, parse_label
 from extauthz.domain.directory import Directory
-from extauthz.domain.money import AMOUNT_NANOUSD_MAX, usd_text
+from extauthz.domain.measures import UNITS, measured
+from extauthz.domain.money import AMOUNT_NANOUSD_MAX
 from extauthz.domain.windows import LIFETIME, Window, WindowRule, parse_duration
-from extauthz.errors import AbsentError, ImpossibleError, UnclearError
+from extauthz.errors import AbsentError, DirectoryUnavailableError, ImpossibleError, UnclearError
 from extauthz.ledger.base import Amendment, AmendmentKind, Ledger
 from extauthz.ledger.pieces import PIECE, chunks, first, paced
 from extauthz.survey import Survey, SurveyedBudget
@@ -33,14 +35,19 @@ PAGE_SIZE_MAX = 1000
 EXAMINED_MAX = 5000
 EXAMINED_AT_ONCE = 500
 
+# How long an operator waits for the directory.
+LOOKUP_S = 3.0
+
 WHO_BYTES_MAX = 64
 SCOPE_CHARS_SHOWN = 64
-SCOPE_KINDS = "global, anonymous, org:ID, team:ID, member:TEAM/USER, user:ID, key:SHA256 or end_user:ID"
+SCOPE_KINDS = (
+    "global, anonymous, org:ID, team:ID, member:TEAM/USER, user:ID, project:ID, key:SHA256, tag:NAME or end_user:ID"
+)
 _CHANGE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # The store remembers changes beside reservations, and neither may pass for the other.
 _CHANGE = "change:"
 
-# Where a budget stands in the list: the text of its scope, and the name of its window.
+# Where a budget stands in the list: the text of its scope, and its label.
 Place = tuple[str, str]
 
 
@@ -67,8 +74,16 @@ class BudgetPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Amount:
+    """How much somebody said, in nano-USD (`in_usd`) or in the unit of a budget in tokens or requests."""
+
+    value: int
+    in_usd: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """A change that somebody wants: of which kind, on which scope and window (empty: its only one), and by how much.
+    """A change that somebody wants: of which kind, on which scope and budget (empty: its only one), and by how much.
 
     `id` names it, so that one that is sent twice is made once.
     """
@@ -76,7 +91,7 @@ class Change:
     kind: AmendmentKind
     scope: str
     window: str
-    amount: int | None
+    amount: Amount | None
     who: str
     id: str
 
@@ -88,7 +103,7 @@ class _Row:
 
     @property
     def place(self) -> Place:
-        return self.scope.text, window_name(self.budget.rule)
+        return self.scope.text, self.budget.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +112,7 @@ class _Listing:
 
     directory: Directory
     survey: Survey
-    strangers: frozenset[Scope]
+    strangers: frozenset[_Row]
     places: Sequence[Place]
     rows: Sequence[_Row]
 
@@ -117,8 +132,10 @@ class Treasury:
         configuration: Callable[[], Snapshot],
         survey: Callable[[], Survey],
         telemetry: Telemetry,
+        lookup: Lookup | None = None,
     ) -> None:
         self._ledger = ledger
+        self._lookup = lookup
         self._configuration = configuration
         self._survey = survey
         self._telemetry = telemetry
@@ -161,14 +178,15 @@ class Treasury:
         if not _CHANGE_ID.fullmatch(wanted.id):
             raise UnclearError("`change_id` may have up to 64 letters, digits and . _ : -; or leave it out")
         row = _chosen(await self._rows_of(wanted.scope), wanted)
+        amount = _amount(row, wanted)
         (before,) = await self._stand([row])
         if wanted.kind is AmendmentKind.GRANT:
-            _check_room(before.standing, wanted.amount or 0)
+            _check_room(before.standing, amount or 0)
         counter = before.standing.counter
-        amendment = Amendment(_CHANGE + wanted.id, wanted.kind, counter, wanted.amount, wanted.who)
+        amendment = Amendment(_CHANGE + wanted.id, wanted.kind, counter, amount, wanted.who)
         changed = await self._ledger.amend(amendment)
         if changed:
-            self._telemetry.changed_by_hand(wanted.kind, counter.key, wanted.who, wanted.amount)
+            self._telemetry.changed_by_hand(wanted.kind, counter.key, wanted.who, amount, counter.measure)
         (after,) = await self._stand([row])
         return after, changed
 
@@ -177,7 +195,10 @@ class Treasury:
             scope = Scope.parse(scope_text)
         except ValueError:
             raise UnclearError(f"{scope_text[:SCOPE_CHARS_SHOWN]!r} is not a scope: write {SCOPE_KINDS}") from None
-        rows = [*_rows(scope, self._configuration().directory)]
+        directory = self._configuration().directory
+        await self._look_up(directory.asked((scope,)))
+        counted_on = directory.counted_on(scope)
+        rows = [_Row(counted_on, budget) for budget in directory.budgets_on(scope)]
         if not rows:
             listing = await self._listed()
             start, end = listing.slice(f"{scope.kind}:" if scope.ids else str(scope.kind), None)
@@ -186,6 +207,14 @@ class Treasury:
             hint = await asyncio.to_thread(did_you_mean, scope.text, [*dict.fromkeys(alike)])
             raise AbsentError(f"{scope} has no budget in the configuration; of its kind, {hint}")
         return rows
+
+    async def _look_up(self, scopes: Sequence[Scope]) -> None:
+        """Have the directory asked for payers that are not in files."""
+        if self._lookup is not None and scopes:
+            try:
+                await self._lookup.load(scopes, self._lookup.until(LOOKUP_S))
+            except DirectoryUnavailableError:
+                raise ImpossibleError("the directory does not answer: ask again when it does") from None
 
     async def _stand(self, rows: Sequence[_Row]) -> tuple[SurveyedBudget, ...]:
         now_ms = self._ledger.now_ms()
@@ -196,7 +225,7 @@ class Treasury:
 
         budgets = [row.budget.at(now_ms) for row in rows]
         limits = [
-            (Counter(row.scope, window_of(budget.rule)), budget.limit)
+            (row.budget.counter(row.scope, window_of(budget.rule)), budget.limit)
             for row, budget in zip(rows, budgets, strict=True)
         ]
         return tuple(map(SurveyedBudget, await self._ledger.standings(limits), budgets))
@@ -211,34 +240,30 @@ class Treasury:
         listing = self._listing
         if listing is not None and listing.directory is directory and listing.survey is survey:
             return listing
-        strangers = await _strangers(survey, directory)
+        strangers = await _unlisted(survey, directory)
         if listing is not None and listing.directory is directory and listing.strangers == strangers:
             self._listing = replace(listing, survey=survey)
             return self._listing
-        scopes = chain(directory.budgeted(), strangers)
+        listed = (row for scope in directory.budgeted() for row in _rows(scope, directory))
+        every = chain(listed, strangers)
         rows: list[tuple[Place, _Row]] = []
-        while piece := [*islice(scopes, PIECE)]:
-            rows += ((row.place, row) for scope in piece for row in _rows(scope, directory))
+        while piece := [*islice(every, PIECE)]:
+            rows += ((row.place, row) for row in piece)
             await asyncio.sleep(0)
         rows = await first(rows, len(rows), key=_place)
         self._listing = _Listing(directory, survey, strangers, [place for place, _ in rows], [row for _, row in rows])
         return self._listing
 
 
-def window_name(rule: WindowRule) -> str:
-    """Name the windows of a rule, as counters do."""
-    return LIFETIME if rule.duration is None else str(rule.duration)
-
-
-async def _strangers(survey: Survey, directory: Directory) -> frozenset[Scope]:
-    """Find the payers that a survey met and that the configuration does not name, but has budgets for."""
-    scopes = [
-        scope
-        async for piece in paced(survey.budgets)
-        for scope in (surveyed.standing.counter.scope for surveyed in piece)
-        if directory.is_stranger(scope)
-    ]
-    return frozenset(scopes)
+async def _unlisted(survey: Survey, directory: Directory) -> frozenset[_Row]:
+    """Find the budgets of payers that a survey met and that do not stand in the configuration."""
+    scopes: set[Scope] = set()
+    async for piece in paced(survey.budgets):
+        scopes.update(surveyed.standing.counter.scope for surveyed in piece)
+    rows: set[_Row] = set()
+    async for some in paced([*scopes]):
+        rows.update(row for scope in some if not directory.is_listed(scope) for row in _rows(scope, directory))
+    return frozenset(rows)
 
 
 def _rows(scope: Scope, directory: Directory) -> Iterator[_Row]:
@@ -256,27 +281,45 @@ def _as_written(prefix: str) -> str:
 
 
 def _chosen(rows: Sequence[_Row], wanted: Change) -> _Row:
-    """Choose the budget with the window that is meant."""
-    names = [window_name(row.budget.rule) for row in rows]
+    """Choose the budget with the label that is meant."""
+    labels = [row.budget.label for row in rows]
     if not wanted.window:
         if len(rows) > 1:
-            raise UnclearError(f"{wanted.scope} has several budgets: name the `window` of one, {' or '.join(names)}")
+            raise UnclearError(f"{wanted.scope} has several budgets: name the `window` of one, {' or '.join(labels)}")
         return rows[0]
-    name = wanted.window
-    if name != LIFETIME:
-        try:
-            name = str(parse_duration(name))
-        except ValueError as error:
-            raise UnclearError(f"`window`: {error}, or {LIFETIME}") from None
-    if name not in names:
+    label = _as_labelled(wanted.window)
+    if label not in labels:
         raise ImpossibleError(
-            f"{wanted.scope} has no budget with the window {name}, but with {' and '.join(names)}: name one of them, "
+            f"{wanted.scope} has no budget with the window {label}, but with {' and '.join(labels)}: name one of them, "
             "or write a budget with this window into the configuration"
         )
-    return rows[names.index(name)]
+    return rows[labels.index(label)]
+
+
+def _as_labelled(text: str) -> str:
+    """Write the label of a budget as it is written in lists. Raises UnclearError for what is none."""
+    window, slash, rest = text.partition("/")
+    try:
+        if window != LIFETIME:
+            window = str(parse_duration(window))
+        if slash:
+            parse_label(f"{window}/{rest}")
+    except ValueError as error:
+        raise UnclearError(f"`window`: {error}, or {LIFETIME}; behind it the rest as lists show it") from None
+    return f"{window}{slash}{rest}"
+
+
+def _amount(row: _Row, wanted: Change) -> int | None:
+    """Give the amount of a change in the measure of its budget. Raises UnclearError where it is in another one."""
+    measure = row.budget.measure
+    if wanted.amount is not None and wanted.amount.in_usd != (measure is Measure.USD):
+        field = "limit" if wanted.kind is AmendmentKind.LIMIT else "amount"
+        name = f"{field}_usd" if measure is Measure.USD else field
+        raise UnclearError(f"the budget {row.budget.label} of {wanted.scope} is in {UNITS[measure]}: send `{name}`")
+    return None if wanted.amount is None else wanted.amount.value
 
 
 def _check_room(standing: Standing, amount: int) -> None:
-    room_nanousd = AMOUNT_NANOUSD_MAX - standing.limit
-    if amount > room_nanousd:
-        raise UnclearError(f"the limit would be above {usd_text(AMOUNT_NANOUSD_MAX)} USD, the most that a budget holds")
+    if amount > AMOUNT_NANOUSD_MAX - standing.limit:
+        most = measured(AMOUNT_NANOUSD_MAX, standing.counter.measure)
+        raise UnclearError(f"the limit would be above {most}, the most that a budget holds")

@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from extauthz._proto.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as messages
 from extauthz.adapters.check import facts_of
+from extauthz.adapters.measures import put_amounts
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.budgets import Scope
 from extauthz.domain.credentials import CREDENTIAL_HEADERS, Credential
@@ -210,21 +211,20 @@ def timestamp(unix_ms: int) -> Timestamp:
 def _standing(counted: Counted) -> messages.ExplainResponse.ScopeStanding:
     standing, window = counted.standing, counted.standing.counter.window
     limited = counted.budget is not None
-    return messages.ExplainResponse.ScopeStanding(
+    message = messages.ExplainResponse.ScopeStanding(
         scope=standing.counter.scope.text,
-        window=window.name,
+        window=standing.counter.label,
         limited=limited,
         binds=counted.binds,
         strict=counted.strict,
-        limit_usd=float(usd(standing.limit)) if limited else 0,
-        spent_usd=float(usd(standing.spent)),
-        held_usd=float(usd(standing.held)),
-        available_usd=float(usd(standing.available)) if limited else 0,
         resets_at=None if window.end_ms is None else timestamp(window.end_ms),
         exhausted=limited and standing.exhausted,
-        asked_usd=float(usd(counted.asked_nanousd)),
         refuses=counted.refuses,
     )
+    limits = {"limit": standing.limit, "available": standing.available} if limited else {}
+    used = {"spent": standing.spent, "held": standing.held, "asked": counted.asked}
+    put_amounts(message, standing.counter.measure, **limits, **used)
+    return message
 
 
 def _price(prices: Prices, source: str) -> messages.ExplainResponse.Price:

@@ -15,6 +15,7 @@ class _Told:
     shape: Shape
     lists: tuple[tuple[str, ...], ...] = ()
     page: Page | None = None
+    hidden: tuple[str, ...] = ()
 
 
 _TOLD = TypeAdapter(_Told)
@@ -22,10 +23,12 @@ _TOLD = TypeAdapter(_Told)
 
 def encode_listing(listing: Listing) -> str:
     """Write a listing for the filter."""
-    return _TOLD.dump_json(_Told(listing.shape, listing.lists, listing.page)).decode()
+    told = _Told(listing.shape, listing.lists, listing.page, listing.hidden)
+    # While servers are replaced, one that knows less reads what the others write.
+    return _TOLD.dump_json(told, exclude_defaults=True).decode()
 
 
 def decode_listing(text: str) -> Listing:
     """Read a listing. Raises ValueError when it is none."""
     told = _TOLD.validate_json(text)
-    return Listing(shape=told.shape, lists=told.lists, page=told.page)
+    return Listing(shape=told.shape, lists=told.lists, page=told.page, hidden=told.hidden)

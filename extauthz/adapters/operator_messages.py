@@ -11,25 +11,22 @@ from decimal import Decimal
 
 from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as messages
 from extauthz.adapters.explanations import timestamp
-from extauthz.domain.budgets import Scope
-from extauthz.domain.money import limit_nanousd, usd
+from extauthz.adapters.measures import dollars, put_amounts
+from extauthz.domain.budgets import Counter, Scope
+from extauthz.domain.money import AMOUNT_NANOUSD_MAX, limit_nanousd
 from extauthz.domain.reservation import public_id
 from extauthz.errors import UnclearError
 from extauthz.holdings import LISTED, LISTED_MAX, Holdings, ReservationQuery
+from extauthz.ledger.amounts import measure_of
 from extauthz.ledger.audit import DRIFTS_SHOWN_MAX
-from extauthz.ledger.base import AmendmentKind, Audit, OpenReservation
+from extauthz.ledger.base import AmendmentKind, Audit, Drift, OpenReservation
 from extauthz.survey import SurveyedBudget
-from extauthz.treasury import PAGE_SIZE, PAGE_SIZE_MAX, SCOPE_KINDS, BudgetPage, BudgetQuery, Change, Place
+from extauthz.treasury import PAGE_SIZE, PAGE_SIZE_MAX, SCOPE_KINDS, Amount, BudgetPage, BudgetQuery, Change, Place
 
 ChangeRequest = messages.SetLimitRequest | messages.ResetBudgetRequest | messages.GrantBudgetRequest
 
 _PLACE = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?")
 AGE_SECONDS_MAX = 10 * 365 * 86_400
-
-
-def dollars(nanousd: int) -> float:
-    """Write an amount; a double holds what a counter can have exactly."""
-    return float(usd(nanousd))
 
 
 def budget_query(request: messages.ListBudgetsRequest) -> BudgetQuery:
@@ -56,36 +53,61 @@ def budget(surveyed: SurveyedBudget) -> messages.Budget:
     """Write a budget as it stands."""
     standing, configured = surveyed.standing, surveyed.budget
     window = standing.counter.window
-    return messages.Budget(
+    message = messages.Budget(
         scope=standing.counter.scope.text,
-        window=window.name,
-        limit_usd=dollars(standing.limit),
-        spent_usd=dollars(standing.spent),
-        held_usd=dollars(standing.held),
-        available_usd=dollars(standing.available),
+        window=standing.counter.label,
         resets_at=None if window.end_ms is None else timestamp(window.end_ms),
-        configured_limit_usd=dollars(configured.limit),
         soft_limit_usd=None if configured.soft_limit is None else dollars(configured.soft_limit),
         exhausted=standing.exhausted,
     )
+    put_amounts(
+        message,
+        standing.counter.measure,
+        limit=standing.limit,
+        spent=standing.spent,
+        held=standing.held,
+        available=standing.available,
+        configured_limit=configured.limit,
+    )
+    return message
 
 
 def change(request: ChangeRequest, peer: str, new_id: Callable[[], str]) -> Change:
     """Read which change is wanted; who does not say so is the `peer`. Raises UnclearError."""
-    amount: int | None = None
+    amount: Amount | None = None
     match request:
         case messages.SetLimitRequest():
             kind = AmendmentKind.LIMIT
-            if request.HasField("limit_usd"):
-                amount = _nanousd("limit_usd", request.limit_usd)
+            amount = _limit(request)
         case messages.GrantBudgetRequest():
             kind = AmendmentKind.GRANT
-            amount = _nanousd("amount_usd", request.amount_usd)
-            if amount == 0:
-                raise UnclearError("`amount_usd` must be above 0: send by how many USD the limit is raised")
+            amount = _granted(request)
         case _:
             kind = AmendmentKind.RESET
     return Change(kind, request.scope, request.window, amount, request.who or peer, request.change_id or new_id())
+
+
+def _limit(request: messages.SetLimitRequest) -> Amount | None:
+    match request.HasField("limit_usd"), request.HasField("limit"):
+        case True, True:
+            raise UnclearError("`limit_usd` and `limit` are for different budgets: send one of them")
+        case True, False:
+            return Amount(_nanousd("limit_usd", request.limit_usd), in_usd=True)
+        case False, True:
+            return Amount(_whole("limit", request.limit), in_usd=False)
+        case _:
+            return None
+
+
+def _granted(request: messages.GrantBudgetRequest) -> Amount:
+    if request.amount and request.amount_usd:
+        raise UnclearError("`amount_usd` and `amount` are for different budgets: send one of them")
+    if request.amount:
+        return Amount(_whole("amount", request.amount), in_usd=False)
+    amount = Amount(_nanousd("amount_usd", request.amount_usd), in_usd=True)
+    if amount.value == 0:
+        raise UnclearError("`amount_usd` (or `amount`) must be above 0: send by how much the limit is raised")
+    return amount
 
 
 def reservation_query(request: messages.ListReservationsRequest) -> ReservationQuery:
@@ -115,11 +137,14 @@ def _reservation(reservation: OpenReservation, now_ms: int) -> messages.Reservat
         reserved_at=timestamp(reservation.reserved_at_ms),
         age_seconds=max(0, now_ms - reservation.reserved_at_ms) / 1000,
         lease_ends_at=timestamp(reservation.lease_end_ms),
-        held=[
-            messages.Reservation.Held(scope=counter.scope.text, window=counter.window.name, held_usd=dollars(amount))
-            for counter, amount in reservation.amounts
-        ],
+        held=[_held(counter, amount) for counter, amount in reservation.amounts],
     )
+
+
+def _held(counter: Counter, amount: int) -> messages.Reservation.Held:
+    message = messages.Reservation.Held(scope=counter.scope.text, window=counter.label)
+    put_amounts(message, counter.measure, held=amount)
+    return message
 
 
 def audited(audit: Audit) -> messages.AuditResponse:
@@ -131,16 +156,14 @@ def audited(audit: Audit) -> messages.AuditResponse:
         counters_checked=audit.counters_checked,
         reservations_open=audit.reservations_open,
         entries_read=audit.entries_read,
-        drifts=[
-            messages.AuditResponse.Drift(
-                of=drift.of,
-                counter=drift.name,
-                expected_usd=dollars(drift.expected),
-                found_usd=dollars(drift.found),
-            )
-            for drift in audit.drifts[:DRIFTS_SHOWN_MAX]
-        ],
+        drifts=map(_drift, audit.drifts[:DRIFTS_SHOWN_MAX]),
     )
+
+
+def _drift(drift: Drift) -> messages.AuditResponse.Drift:
+    message = messages.AuditResponse.Drift(of=drift.of, counter=drift.name)
+    put_amounts(message, measure_of(drift.name), expected=drift.expected, found=drift.found)
+    return message
 
 
 def journal_place(text: str) -> str | None:
@@ -163,6 +186,12 @@ def _nanousd(name: str, value: float) -> int:
         return limit_nanousd(Decimal(repr(value)))
     except ValueError as error:
         raise UnclearError(f"`{name}`: {error}") from None
+
+
+def _whole(name: str, value: int) -> int:
+    if not 0 <= value <= AMOUNT_NANOUSD_MAX:
+        raise UnclearError(f"`{name}` must be between 0 and {AMOUNT_NANOUSD_MAX}")
+    return value
 
 
 def _count(asked: int, usual: int, count_max: int, name: str) -> int:

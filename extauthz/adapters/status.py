@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as messages
 from extauthz.adapters.explanations import recorded, timestamp
-from extauthz.adapters.operator_messages import budget, dollars
+from extauthz.adapters.measures import dollars
+from extauthz.adapters.operator_messages import budget
 from extauthz.config.snapshot import Snapshot
 from extauthz.endings import Endings
 from extauthz.errors import UnclearError

@@ -16,7 +16,7 @@ import aiohttp
 
 from extauthz.config.notifications import WebhookSettings
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.money import usd_text
+from extauthz.domain.measures import amount_text, measured
 from extauthz.domain.thresholds import Alert, ThresholdKind, resets_at, spent_percent
 from extauthz.telemetry.events import Delivery, Telemetry
 
@@ -137,10 +137,12 @@ def payload(alert: Alert) -> dict[str, str | int | float | None]:
 
 def _sentence(alert: Alert) -> str:
     standing, threshold = alert.standing, alert.threshold
-    budget = f"The budget of {alert.shown} ({standing.counter.window.name})"
+    budget = f"The budget of {alert.shown} ({standing.counter.label})"
     percent = spent_percent(standing)
     used = "" if percent is None else f" {percent}% of it is used."
-    amounts = "" if alert.hide_amounts else f" Spent: {usd_text(standing.spent)} of {usd_text(standing.limit)} USD."
+    measure = standing.counter.measure
+    spent, limit = amount_text(standing.spent, measure), measured(standing.limit, measure)
+    amounts = "" if alert.hide_amounts else f" Spent: {spent} of {limit}."
     match threshold.kind:
         case ThresholdKind.PERCENTAGE:
             what = f" has reached {threshold.value}%."

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from extauthz.console.text import cell, new_console
+from extauthz.domain.budgets import Measure
+from extauthz.domain.measures import measured
 from extauthz.domain.money import usd, usd_text
+from extauthz.ledger.amounts import measure_of
 from extauthz.ledger.base import Audit, Drift
 
 # Drifts that are shown; all are counted.
@@ -48,16 +51,15 @@ class Findings:
             "counters_checked": self.counters_checked,
             "reservations_open": self.reservations_open,
             "entries_read": self.entries_read,
-            "drifts": [
-                {
-                    "of": drift.of,
-                    "counter": drift.name,
-                    "expected_nanousd": drift.expected,
-                    "found_nanousd": drift.found,
-                }
-                for drift in self.drifts
-            ],
+            "drifts": [{"of": drift.of, "counter": drift.name, **_amounts(drift)} for drift in self.drifts],
         }
+
+
+def _amounts(drift: Drift) -> dict[str, object]:
+    measure = measure_of(drift.name)
+    if measure is Measure.USD:
+        return {"expected_nanousd": drift.expected, "found_nanousd": drift.found}
+    return {"measure": measure.value, "expected": drift.expected, "found": drift.found}
 
 
 def show(findings: Findings) -> None:
@@ -81,4 +83,6 @@ def show(findings: Findings) -> None:
 def _told(drift: Drift) -> str:
     if drift.of == "lease":
         return f"reservation {drift.name}: its record and its lease are not both there"
-    return f"{drift.of} of {drift.name}: should be {usd_text(drift.expected)} USD, is {usd_text(drift.found)} USD"
+    measure = measure_of(drift.name)
+    expected, found = measured(drift.expected, measure), measured(drift.found, measure)
+    return f"{drift.of} of {drift.name}: should be {expected}, is {found}"

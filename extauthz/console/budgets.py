@@ -13,7 +13,8 @@ from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as pb
 from extauthz.console.connection import Server, ServerRefusedError
 from extauthz.console.documents import Document, document
 from extauthz.console.inputs import Amendment
-from extauthz.console.text import amount, cell, new_console, new_table, roughly_until, scope_short, wide
+from extauthz.console.measures import Unit
+from extauthz.console.text import cell, clean, new_console, new_table, roughly_until, scope_short, wide
 from extauthz.domain.windows import parse_duration
 
 PAGE_BUDGETS = 1000
@@ -23,8 +24,9 @@ PAGES_MAX = 1000
 PERCENT = 100
 NEARLY = 0.8
 
-# What `budgets list --json` has of each: scripts rely on exactly these.
+# What `budgets list --json` has of each in USD, and of each other: scripts rely on exactly these.
 LISTED = ("scope", "window", "limit_usd", "spent_usd", "held_usd", "available_usd", "resets_at")
+LISTED_OTHERS = ("scope", "window", "measure", "limit", "spent", "held", "available", "resets_at")
 
 COLUMNS = ("scope", "window", "limit", "spent", "held", "available", "used", "resets")
 NUMBERS = ("limit", "spent", "held", "available", "used", "resets")
@@ -67,16 +69,14 @@ async def of_scope(server: Server, scope: str) -> Sequence[pb.Budget]:
     return (await server.ask("GetBudget", pb.GetBudgetRequest(scope=scope), pb.GetBudgetResponse)).budgets
 
 
-async def set_limit(server: Server, amendment: Amendment, limit_usd: float | None) -> Change:
-    """Put a limit in the place of the configured one; None takes that back."""
+async def set_limit(server: Server, amendment: Amendment, limit: float | None) -> Change:
+    """Put a limit in the place of the configured one, in the budget's measure; None takes that back."""
     before = await _before(server, amendment)
-    request = pb.SetLimitRequest(
-        scope=amendment.scope,
-        window=before.window,
-        limit_usd=limit_usd,
-        who=amendment.who,
-        change_id=amendment.id,
-    )
+    request = pb.SetLimitRequest(scope=amendment.scope, window=before.window, who=amendment.who, change_id=amendment.id)
+    if limit is not None and Unit.of(before).in_usd:
+        request.limit_usd = limit
+    elif limit is not None:
+        request.limit = _whole(limit, before)
     return _change(before, await server.ask("SetLimit", request, pb.ChangeBudgetResponse))
 
 
@@ -89,31 +89,32 @@ async def reset(server: Server, amendment: Amendment) -> Change:
     return _change(before, await server.ask("ResetBudget", request, pb.ChangeBudgetResponse))
 
 
-async def grant(server: Server, amendment: Amendment, amount_usd: float) -> Change:
-    """Raise the limit of the current window."""
+async def grant(server: Server, amendment: Amendment, amount: float) -> Change:
+    """Raise the limit of the current window, by an amount in the budget's measure."""
     before = await _before(server, amendment)
     request = pb.GrantBudgetRequest(
-        scope=amendment.scope,
-        window=before.window,
-        amount_usd=amount_usd,
-        who=amendment.who,
-        change_id=amendment.id,
+        scope=amendment.scope, window=before.window, who=amendment.who, change_id=amendment.id
     )
+    if Unit.of(before).in_usd:
+        request.amount_usd = amount
+    else:
+        request.amount = _whole(amount, before)
     return _change(before, await server.ask("GrantBudget", request, pb.ChangeBudgetResponse))
 
 
 def to_listed(budget: pb.Budget) -> Document:
     """Give what `budgets list --json` has of a budget."""
     whole = document(budget)
-    return {name: whole[name] for name in LISTED}
+    return {name: whole[name] for name in (LISTED if Unit.of(budget).in_usd else LISTED_OTHERS)}
 
 
 def used_share(budget: pb.Budget) -> float:
     """Tell which share of the limit is spent or held; of a limit of 0 it is all as soon as there is something."""
-    used_usd = budget.spent_usd + budget.held_usd
-    if budget.limit_usd > 0:
-        return used_usd / budget.limit_usd
-    return 1.0 if used_usd > 0 else 0.0
+    unit = Unit.of(budget)
+    used, limit = unit.amount(budget, "spent") + unit.amount(budget, "held"), unit.amount(budget, "limit")
+    if limit > 0:
+        return used / limit
+    return 1.0 if used > 0 else 0.0
 
 
 def used_style(budget: pb.Budget) -> str:
@@ -149,13 +150,12 @@ def show_change(change: Change) -> None:
 
 
 def _cells(console: Console, budget: pb.Budget) -> tuple[Text | str, ...]:
+    unit = Unit.of(budget)
     return (
         cell(budget.scope if console.width >= WHOLE_KEYS_WIDTH else scope_short(budget.scope)),
         cell(budget.window),
-        amount(budget.limit_usd) + (BY_HAND if _by_hand(budget) else ""),
-        amount(budget.spent_usd),
-        amount(budget.held_usd),
-        amount(budget.available_usd),
+        unit.cell(budget, "limit") + (BY_HAND if _by_hand(budget) else ""),
+        *(unit.cell(budget, name) for name in ("spent", "held", "available")),
         Text(f"{used_share(budget) * PERCENT:.0f} %", used_style(budget)),
         roughly_until(budget.resets_at, time.time()) if budget.HasField("resets_at") else "never",
     )
@@ -169,7 +169,17 @@ def _explain_marks(console: Console, budgets: Sequence[pb.Budget]) -> None:
 
 
 def _by_hand(budget: pb.Budget) -> bool:
-    return budget.limit_usd != budget.configured_limit_usd
+    unit = Unit.of(budget)
+    return unit.amount(budget, "limit") != unit.amount(budget, "configured_limit")
+
+
+def _whole(amount: float, budget: pb.Budget) -> int:
+    """Give an amount of tokens or requests. Raises ServerRefusedError for a part of one."""
+    if not amount.is_integer():
+        raise ServerRefusedError(
+            f"{clean(budget.scope)} {clean(budget.window)} counts {Unit.of(budget).name}: write a whole number"
+        )
+    return int(amount)
 
 
 async def _before(server: Server, amendment: Amendment) -> pb.Budget:
@@ -190,8 +200,9 @@ def _change(before: pb.Budget, answer: pb.ChangeBudgetResponse) -> Change:
 
 
 def _as_named(window: str) -> str:
-    """Write a window as budgets do, where it is one: 1440m is 24h."""
+    """Write a label as budgets do, where it begins with a window: weekly/tokens is 7d/tokens."""
+    duration, slash, rest = window.partition("/")
     try:
-        return str(parse_duration(window))
+        return f"{parse_duration(duration)}{slash}{rest}"
     except ValueError:
         return window

@@ -16,8 +16,8 @@ from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as pb
 from extauthz.console.connection import Server
 from extauthz.console.decisions import STYLES
 from extauthz.console.inputs import Question
+from extauthz.console.measures import Unit
 from extauthz.console.text import (
-    amount,
     cell,
     clean,
     duration,
@@ -134,17 +134,18 @@ def _advice(answer: pb.ExplainResponse) -> Iterator[Text]:
 
 
 def _about(standing: pb.ExplainResponse.ScopeStanding) -> Iterator[Text]:
-    scope, limit = clean(standing.scope), exact(standing.limit_usd)
+    unit = Unit.of(standing)
+    scope, limit = clean(standing.scope), unit.exact(standing, "limit")
     if standing.exhausted:
         again = (
             f"; it begins anew in {until(standing.resets_at, time.time())}" if standing.HasField("resets_at") else ""
         )
-        yield Text(f"{scope} has spent {exact(standing.spent_usd)} of {limit} USD{again}")
+        yield Text(f"{scope} has spent {unit.exact(standing, 'spent')} of {limit} {unit.name}{again}")
         yield Text(f"more now: extauthz budgets grant {scope} AMOUNT --window {clean(standing.window)}")
     else:
         yield Text(
-            f"{scope} has {exact(standing.available_usd)} of {limit} USD available, for open reservations hold "
-            f"{exact(standing.held_usd)}"
+            f"{scope} has {unit.exact(standing, 'available')} of {limit} {unit.name} available, for open reservations "
+            f"hold {unit.exact(standing, 'held')}"
         )
         yield Text(f"which they are: extauthz reservations list --scope {scope}")
 
@@ -200,10 +201,11 @@ def _scopes(console: Console, answer: pb.ExplainResponse) -> Table:
 
 
 def _amounts(standing: pb.ExplainResponse.ScopeStanding) -> tuple[str, ...]:
-    spent, held, asked = amount(standing.spent_usd), amount(standing.held_usd), amount(standing.asked_usd)
+    unit = Unit.of(standing)
+    spent, held, asked = (unit.cell(standing, name) for name in ("spent", "held", "asked"))
     if not standing.limited:
         return ("none", spent, held, "", asked)
-    return (amount(standing.limit_usd), spent, held, amount(standing.available_usd), asked)
+    return (unit.cell(standing, "limit"), spent, held, unit.cell(standing, "available"), asked)
 
 
 def _remark(standing: pb.ExplainResponse.ScopeStanding) -> str:

@@ -130,6 +130,8 @@ def _place(line: str, form: Format) -> str | None:
         if line == CSV_HEADER:
             return None
         (row,) = csv.reader([line], strict=True)
+        if len(row) != len(COLUMNS):
+            raise ValueError(f"{len(row)} columns instead of {len(COLUMNS)}")
         at, how, *_ = row
     else:
         row = json.loads(line)

@@ -35,7 +35,7 @@ STYLES = {
 def replay(config: Snapshot, file: Path, spent: Path | None) -> Summary:
     """Decide the records of a file again. Raises RecordsUnusableError, or OSError."""
     opening = None if spent is None else read_spent(spent.read_text(encoding="utf-8"), config.directory)
-    replayer = Replayer(config, None if opening is None else opening.nanousd)
+    replayer = Replayer(config, None if opening is None else opening.amounts)
     summary = Summary(config.directory, budgets_left_out=0 if opening is None else opening.left_out)
     with (
         file.open(encoding="utf-8", errors="replace") as text,

@@ -7,6 +7,7 @@ import time
 from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as pb
 from extauthz.console.connection import Server
 from extauthz.console.inputs import ReservationFilter
+from extauthz.console.measures import Unit
 from extauthz.console.text import cell, duration, exact, new_console, new_table, scope_short, until, wide
 
 RESERVATIONS_MAX = 1000
@@ -37,7 +38,7 @@ def cut_off(answer: pb.ListReservationsResponse) -> str:
 
 
 def show(answer: pb.ListReservationsResponse, scope: str) -> None:
-    """Print a table of reservations, with what each holds of a scope, or of whichever it holds the most of."""
+    """Print a table of reservations, with the USD that each holds of a scope, or of whichever it holds the most of."""
     console = new_console()
     whole = console.width >= ONE_LINE_WIDTH
     columns = ("id", "model", "age", "lease", "held", "of") if whole else ("id, model", "age", "held", "of")
@@ -46,9 +47,9 @@ def show(answer: pb.ListReservationsResponse, scope: str) -> None:
         id_, model = cell(reservation.id), cell(reservation.model)
         age = duration(reservation.age_seconds)
         # Each scope holds as much of the estimate as it had left.
-        amounts = (held.held_usd for held in reservation.held if scope in ("", held.scope))
+        amounts = (held.held_usd for held in reservation.held if scope in ("", held.scope) and Unit.of(held).in_usd)
         held = exact(max(amounts, default=0.0))
-        scopes = cell(", ".join(scope_short(held.scope) for held in reservation.held))
+        scopes = cell(", ".join(dict.fromkeys(scope_short(held.scope) for held in reservation.held)))
         if whole:
             lease = until(reservation.lease_ends_at, time.time())
             table.add_row(id_, model, age, lease, held, scopes)

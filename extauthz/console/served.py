@@ -10,6 +10,7 @@ from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as pb
 from extauthz.console.audits import DRIFTS_SHOWN_MAX, Findings, show
 from extauthz.console.connection import Server, ServerRefusedError, ask_once, connected
 from extauthz.console.documents import json_line
+from extauthz.console.measures import Unit
 from extauthz.console.target import Target
 from extauthz.domain.money import NANOUSD_PER_USD
 from extauthz.ledger.base import Drift
@@ -40,11 +41,15 @@ async def audited(server: Server) -> Findings:
         counters_checked=answer.counters_checked,
         reservations_open=answer.reservations_open,
         entries_read=answer.entries_read,
-        drifts=tuple(
-            Drift(drift.of, drift.counter, _nanousd(drift.expected_usd), _nanousd(drift.found_usd))
-            for drift in answer.drifts[:DRIFTS_SHOWN_MAX]
-        ),
+        drifts=tuple(Drift(drift.of, drift.counter, *_amounts(drift)) for drift in answer.drifts[:DRIFTS_SHOWN_MAX]),
     )
+
+
+def _amounts(drift: pb.AuditResponse.Drift) -> tuple[int, int]:
+    """Read what is expected and what was found, in the unit of the counter."""
+    if Unit.of(drift).in_usd:
+        return _nanousd(drift.expected_usd), _nanousd(drift.found_usd)
+    return drift.expected, drift.found
 
 
 class ServedJournal:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from extauthz.domain.budgets import Scope, ScopeKind, Standing
+from extauthz.domain.budgets import Counter, Measure, Scope, ScopeKind, Standing
 from extauthz.domain.money import usd_text
 from extauthz.domain.tokens import TokenFault
 from extauthz.domain.verdict import Deny, Reason
@@ -18,18 +19,39 @@ _ENTITY = {
     ScopeKind.USER: "User",
     ScopeKind.KEY: "Key",
     ScopeKind.END_USER: "EndUser",
+    ScopeKind.PROJECT: "Project",
+    ScopeKind.TAG: "Tag",
     ScopeKind.ANONYMOUS: "Anonymous",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How what a budget counts is called: LiteLLM's words for USD, and the same kind of words for the rest."""
+
+    spent: str
+    limit: str
+    uses: str
+    amount: Callable[[int], str]
+    advice: str
+
+
+_WORDS = {
+    Measure.USD: _Words("cost", "budget", "cost", usd_text, " Ask for fewer tokens."),
+    Measure.TOKENS: _Words("tokens", "tokens", "use", str, " Ask for fewer tokens."),
+    Measure.REQUESTS: _Words("requests", "requests", "use", str, ""),
+}
+
 # Enough of a key's hash to find the key by, not enough to fill a message.
 _KEY_DIGITS = 12
 
 
 def budget_exceeded(standing: Standing, *, now_ms: int, status: int, hide_amounts: bool) -> Deny:
-    """Refuse because the money of a scope is spent, until its window resets."""
-    amounts = (
-        "" if hide_amounts else f" Current cost: {usd_text(standing.spent)}, Max budget: {usd_text(standing.limit)}"
-    )
-    message = f"Budget has been exceeded!{_entity(standing.counter.scope)}{amounts}{_reset(standing)}"
+    """Refuse because a budget is used up, until its window resets."""
+    words = _WORDS[standing.counter.measure]
+    spent, limit = words.amount(standing.spent), words.amount(standing.limit)
+    amounts = "" if hide_amounts else f" Current {words.spent}: {spent}, Max {words.limit}: {limit}"
+    message = f"Budget has been exceeded!{_entity(standing.counter)}{amounts}{_reset(standing)}"
     end_ms = standing.counter.window.end_ms
     return Deny(
         Reason.BUDGET_EXCEEDED,
@@ -39,55 +61,84 @@ def budget_exceeded(standing: Standing, *, now_ms: int, status: int, hide_amount
         code=str(status),
         retry_after_s=None if end_ms is None else max(1, -((now_ms - end_ms) // 1000)),
         scope=standing.counter.scope.text,
-        window=standing.counter.window.name,
+        window=standing.counter.label,
     )
 
 
 def budget_held(standing: Standing, *, hide_amounts: bool) -> Deny:
-    """Refuse because requests in flight hold what a scope has left; it passes as they end."""
+    """Refuse because requests in flight hold what a budget has left; it passes as they end."""
+    words = _WORDS[standing.counter.measure]
     amounts = (
         ""
         if hide_amounts
-        else f" Current cost: {usd_text(standing.spent)}, Held: {usd_text(standing.held)},"
-        f" Max budget: {usd_text(standing.limit)}."
+        else f" Current {words.spent}: {words.amount(standing.spent)}, Held: {words.amount(standing.held)},"
+        f" Max {words.limit}: {words.amount(standing.limit)}."
     )
     return Deny(
         Reason.BUDGET_HELD,
         status=429,
         type="budget_held",
-        message=f"Requests in flight hold what is left of the budget!{_entity(standing.counter.scope)}{amounts}"
+        message=f"Requests in flight hold what is left of the budget!{_entity(standing.counter)}{amounts}"
         " Try again in a moment.",
         code="429",
         retry_after_s=1,
         should_retry=True,
         scope=standing.counter.scope.text,
-        window=standing.counter.window.name,
+        window=standing.counter.label,
     )
 
 
-def request_too_dear(standing: Standing, cost_nanousd_max: int, *, status: int, hide_amounts: bool) -> Deny:
-    """Refuse under strict admission because the most that a request can cost is more than the budget has left."""
+def request_too_dear(standing: Standing, amount_max: int, *, status: int, hide_amounts: bool) -> Deny:
+    """Refuse under strict admission because the most that a request can use is more than the budget has left."""
+    words = _WORDS[standing.counter.measure]
     amounts = (
         ""
         if hide_amounts
-        else f" It may cost up to {usd_text(cost_nanousd_max)}. Current cost: {usd_text(standing.spent)},"
-        f" Max budget: {usd_text(standing.limit)}."
+        else f" It may {words.uses} up to {words.amount(amount_max)}. Current {words.spent}:"
+        f" {words.amount(standing.spent)}, Max {words.limit}: {words.amount(standing.limit)}."
     )
     return Deny(
         Reason.REQUEST_TOO_DEAR,
         status=status,
         type="budget_exceeded",
-        message=f"This request may cost more than the budget has left!{_entity(standing.counter.scope)}{amounts}"
-        " Ask for fewer tokens.",
+        message=f"This request may {words.uses} more than the budget has left!{_entity(standing.counter)}{amounts}"
+        f"{words.advice}",
         code=str(status),
         scope=standing.counter.scope.text,
-        window=standing.counter.window.name,
+        window=standing.counter.label,
     )
 
 
 def unauthenticated(message: str) -> Deny:
     """Refuse because nobody knows who asks."""
     return Deny(Reason.UNAUTHENTICATED, 401, "authentication_error", message, code="invalid_api_key")
+
+
+def blocked(scope: Scope) -> Deny:
+    """Refuse because somebody who pays is blocked: a key, its team, its project, an end user."""
+    who = _payer(scope).strip()
+    what = f"Key is blocked ({who})" if scope.kind is ScopeKind.KEY else f"{who} is blocked"
+    message = f"Authentication Error, {what}. Ask the operator to unblock it."
+    return Deny(Reason.KEY_BLOCKED, 401, "authentication_error", message, code="key_blocked")
+
+
+def key_expired(expires_ms: int, now_ms: int) -> Deny:
+    """Refuse a key whose time is over."""
+    end, now = _moment(expires_ms), _moment(now_ms)
+    message = f"Authentication Error - Expired Key. Key Expiry time {end} and current time {now}"
+    return Deny(Reason.KEY_EXPIRED, 401, "authentication_error", message, code="expired_key")
+
+
+def directory_unavailable() -> Deny:
+    """Refuse because nothing is known of a payer while the directory is away; the client may try again."""
+    return Deny(
+        Reason.DIRECTORY_UNAVAILABLE,
+        503,
+        "api_error",
+        "Who pays cannot be found out at the moment. Try again in a moment.",
+        retry_after_s=1,
+        should_retry=True,
+    )
 
 
 def token_refused(fault: TokenFault) -> Deny:
@@ -200,7 +251,13 @@ def internal_error() -> Deny:
     )
 
 
-def _entity(scope: Scope) -> str:
+def _entity(counter: Counter) -> str:
+    """Name the payer, and the model or provider that a budget of its is for."""
+    only = counter.only
+    return _payer(counter.scope) + ("" if only is None else f" {only.kind.capitalize()}={only.name}")
+
+
+def _payer(scope: Scope) -> str:
     match scope.kind:
         case ScopeKind.GLOBAL:
             return ""
@@ -219,5 +276,8 @@ def _reset(standing: Standing) -> str:
     window = standing.counter.window
     if window.end_ms is None:
         return ""
-    moment = datetime.fromtimestamp(window.end_ms / 1000, tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return f" The {window.name} budget resets at {moment}."
+    return f" The {standing.counter.label} budget resets at {_moment(window.end_ms)}."
+
+
+def _moment(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from extauthz.domain.budgets import Standing
+from extauthz.domain.budgets import Measure, Standing
 from extauthz.domain.money import usd
 
 PERCENT = 100
@@ -44,21 +44,31 @@ class Alert:
     hide_amounts: bool = False
 
     def fields(self) -> dict[str, str | int | float | None]:
-        """Say all of it by name, for programs: amounts in USD, times in ISO 8601 and UTC, None where there is none."""
+        """Say all of it by name, for programs: times in ISO 8601 and UTC, None where there is none.
+
+        Amounts in USD have names that say so; others are in the measure.
+        """
         threshold, standing = self.threshold, self.standing
-        amounts = {"limit_usd": standing.limit, "spent_usd": standing.spent}
+        amounts = {"limit": standing.limit, "spent": standing.spent}
         percentage = None
         match threshold.kind:
             case ThresholdKind.PERCENTAGE:
                 percentage = threshold.value
             case ThresholdKind.SOFT:
-                amounts["soft_budget_usd"] = threshold.value
-        shown = {} if self.hide_amounts else {name: float(usd(nanousd)) for name, nanousd in amounts.items()}
+                amounts["soft_budget"] = threshold.value
+        shown: dict[str, int | float] = {}
+        if not self.hide_amounts:
+            shown = (
+                {f"{name}_usd": float(usd(nanousd)) for name, nanousd in amounts.items()}
+                if standing.counter.measure is Measure.USD
+                else {**amounts}
+            )
         return {
             "kind": threshold.kind.value,
             "scope": standing.counter.scope.text,
             "name": self.shown,
-            "window": standing.counter.window.name,
+            "window": standing.counter.label,
+            "measure": standing.counter.measure.value,
             "threshold_percent": percentage,
             "used_percent": spent_percent(standing),
             "resets_at": resets_at(standing),

@@ -18,6 +18,7 @@ from extauthz.pricing.amounts import PLAIN_INPUT, completed, kinds_of, prices_of
 from extauthz.pricing.cost import CALL_KINDS, OUTPUT_KINDS, dearest, dearest_kind
 from extauthz.pricing.offers import CatalogSource, Offer
 from extauthz.pricing.price_list import Listed
+from extauthz.pricing.targets import Targets
 
 # Kinds that make a price: with none of these, nobody has said what a call costs.
 _PRICING_KINDS = frozenset({*PLAIN_INPUT, *OUTPUT_KINDS, *CALL_KINDS})
@@ -108,7 +109,10 @@ class Answered:
 
 
 class Catalog:
-    """Answers what a name means. It never changes; `price_list` must not either."""
+    """Answers what a name means. It never changes; `price_list` must not either.
+
+    `targets` tells which budgets of single models and providers a name is for.
+    """
 
     def __init__(self, source: CatalogSource, price_list: Callable[[str, str | None], Listed | None]) -> None:
         self.source = source
@@ -130,6 +134,7 @@ class Catalog:
         catalog = proxy(self)
         self._find_by_pattern = lru_cache(FOUND_NAMES_MAX)(partial(Catalog._model, catalog))
         self._reach = lru_cache(REACHES_MAX)(partial(Catalog._reached, catalog))
+        self.targets = Targets(self._offers, self._aliases, partial(Catalog._resolved, catalog))
         self._dearest = self._dearest_of_all()
 
     def __len__(self) -> int:

@@ -54,19 +54,22 @@ def cost(prices: Prices, usage: Usage) -> int:
     counts are taken as 0. Above a length of input, all of the request costs other rates.
     """
     tokens = _tokens(usage)
-    input_tokens = sum(tokens[kind] for kind in INPUT_KINDS) if prices.above else 0
+    input_tokens = sum(tokens.get(kind, 0) for kind in INPUT_KINDS) if prices.above else 0
     with localcontext(EXACT):
         rates = at_length(prices, input_tokens)
         units = {kind: count * rate(rates, kind) for kind, count in _units(usage.units).items() if count}
-        if any(units.get(kind) for kind in CALL_KINDS):
+        if (prices.guessed_input or prices.guessed_output) and any(units.get(kind) for kind in CALL_KINDS):
             guessed = (INPUT_KINDS if prices.guessed_input else ()) + (OUTPUT_KINDS if prices.guessed_output else ())
             tokens |= dict.fromkeys(guessed, 0)
-        paid = (count * rate(rates, kind) for kind, count in tokens.items() if count)
-        return cost_nanousd(sum(units.values(), ZERO) + sum(paid, ZERO))
+        total = sum(units.values(), ZERO)
+        for kind, count in tokens.items():
+            if count:
+                total += count * rate(rates, kind)
+        return cost_nanousd(total)
 
 
 def _units(units: Units) -> dict[str, int | Decimal]:
-    if units == NO_UNITS:
+    if units is NO_UNITS or units == NO_UNITS:
         return {"per_request": 1}
     return {
         "per_image": max(units.images, 0),
@@ -79,7 +82,9 @@ def _units(units: Units) -> dict[str, int | Decimal]:
 
 
 def _tokens(usage: Usage) -> dict[str, int]:
-    """Divide the tokens of an answer among the kinds that they are paid as."""
+    """Divide the tokens of an answer among the kinds that they are paid as; a kind that is left out has none."""
+    if usage.plain:
+        return {"input": max(usage.input_tokens, 0), "output": max(usage.output_tokens, 0)}
     cached, cached_audio = max(usage.cache_read_input_tokens, 0), max(usage.cache_read_audio_input_tokens, 0)
     hour = max(usage.cache_creation_1h_input_tokens, 0)
     minutes = _rest(usage.cache_creation_input_tokens, hour)
@@ -128,7 +133,10 @@ def own_rate(rates: Rates, kind: str) -> Decimal | None:
 
 def rate(rates: Rates, kind: str) -> Decimal:
     """Give what one of a kind costs, in USD: its own rate, or that of the plainer kind that it is counted as."""
-    for name in (kind, *STANDS_FOR.get(kind, ())):
+    own: Decimal | None = getattr(rates, kind)
+    if own is not None:
+        return own
+    for name in STANDS_FOR.get(kind, ()):
         price = own_rate(rates, name)
         if price is not None:
             return price
@@ -146,7 +154,7 @@ def at_length(prices: Prices, input_tokens: int) -> Rates:
 
 def at_tier(prices: Prices, tier: str | None) -> Prices:
     """Give the prices of a tier of service as an answer names it; those of the base for one that has none."""
-    return dict(prices.tiers).get((tier or "").strip().lower(), prices)
+    return dict(prices.tiers).get((tier or "").strip().lower(), prices) if prices.tiers else prices
 
 
 def dearest_kind(prices: Prices, tier: str | None = None) -> Prices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from math import ceil
@@ -79,8 +80,9 @@ def estimate(
     expected, most = given.expected(), given.most()
     tier = ask.service_tier
     # A tier that is asked for is not always given.
-    given_prices = (reach.prices_max, *(() if tier is None else (dearest_kind(reach.prices, tier),)))
-    dearest = max(cost(prices, most) for prices in given_prices)
+    dearest = cost(reach.prices_max, most)
+    if tier is not None:
+        dearest = max(dearest, cost(dearest_kind(reach.prices, tier), most))
     cost_nanousd = max(flat, cost(at_tier(reach.prices, tier), expected))
     return Estimate(
         input_tokens=expected.input_tokens,
@@ -90,6 +92,7 @@ def estimate(
         reasoning_output_tokens=min(given.choices * usual_reasoning_tokens, expected.output_tokens),
         units=expected.units,
         flat_nanousd=flat,
+        tokens_max=max(most.tokens, expected.tokens),
     )
 
 
@@ -176,7 +179,7 @@ class _Given:
                     tokens, output_tokens, audio_input_tokens=tokens, audio_output_tokens=output_tokens, units=units
                 )
             case _:
-                return replace(read, output_tokens=output_tokens, units=units)
+                return Usage(read.input_tokens, output_tokens, image_input_tokens=read.image_input_tokens, units=units)
 
     def _output_bound(self) -> int | None:
         """Give the most that one answer can have: the client's, the model's or the context's, None for no bound.
@@ -191,6 +194,27 @@ def _at_most(tokens: int, bound: int | None) -> int:
     return tokens if bound is None else min(tokens, bound)
 
 
+class _Samples:
+    """The last USUAL_SAMPLES_MAX lengths of answers, in the order in which they came and by their size."""
+
+    def __init__(self) -> None:
+        self._came: deque[int] = deque()
+        self._by_size: list[int] = []
+
+    def add(self, tokens: int) -> None:
+        """Take note of one more, instead of the oldest."""
+        if len(self._came) == USUAL_SAMPLES_MAX:
+            del self._by_size[bisect_left(self._by_size, self._came.popleft())]
+        self._came.append(tokens)
+        insort(self._by_size, tokens)
+
+    @property
+    def usual(self) -> int | None:
+        """What most of them have at most; None while there are too few to tell."""
+        count = len(self._by_size)
+        return self._by_size[ceil(USUAL_SHARE * count) - 1] if count >= USUAL_SAMPLES_MIN else None
+
+
 class UsualTokens:
     """What the answers of each model usually need: a p95 of the last ones that this process saw.
 
@@ -201,25 +225,24 @@ class UsualTokens:
     def __init__(self, output_tokens: int, *, fixed: bool = False) -> None:
         self._start = output_tokens
         self._fixed = fixed
-        self._answers: OrderedDict[str, deque[int]] = OrderedDict()
-        self._usual: dict[str, int] = {}
+        self._answers: OrderedDict[str, _Samples] = OrderedDict()
 
     def observe(self, model: str, output_tokens: int) -> None:
         """Take note of one completed answer."""
         if self._fixed:
             return
-        answers = self._answers.setdefault(model, deque(maxlen=USUAL_SAMPLES_MAX))
-        answers.append(max(output_tokens, 0))
+        if model not in self._answers:
+            self._answers[model] = _Samples()
+        self._answers[model].add(max(output_tokens, 0))
         self._answers.move_to_end(model)
-        if len(answers) >= USUAL_SAMPLES_MIN:
-            self._usual[model] = sorted(answers)[ceil(USUAL_SHARE * len(answers)) - 1]
         if len(self._answers) > USUAL_MODELS_MAX:
-            forgotten, _ = self._answers.popitem(last=False)
-            self._usual.pop(forgotten, None)
+            self._answers.popitem(last=False)
 
     def of(self, model: str) -> int:
         """Tell how many output tokens an answer of a model usually has at most."""
-        return self._usual.get(model, self._start)
+        answers = self._answers.get(model)
+        usual = None if answers is None else answers.usual
+        return self._start if usual is None else usual
 
 
 @dataclass(frozen=True, slots=True)

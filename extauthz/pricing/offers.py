@@ -51,11 +51,15 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Another name for a model; a hidden one is served but not listed."""
+    """Another name for a model; a hidden one is served but not listed.
+
+    A router chooses: one of the `others` may answer instead of its target. They are fallbacks of it besides.
+    """
 
     name: str
     target: str
     hidden: bool = False
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

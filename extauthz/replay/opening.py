@@ -20,9 +20,12 @@ NO_BUDGETS = "is not what `extauthz budgets list --json` prints"
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What was spent on the counters that a configuration has; `left_out` counts budgets that it does not have so."""
+    """What was spent on the counters that a configuration has, in their measures.
 
-    nanousd: Mapping[Counter, int]
+    `left_out` counts budgets that it does not have so.
+    """
+
+    amounts: Mapping[Counter, int]
     left_out: int
 
 
@@ -33,7 +36,7 @@ def read_spent(text: str, directory: Directory) -> Spent:
     try:
         for row in json.loads(text):
             counter = _counter(row, directory)
-            amount = int((Decimal(str(row["spent_usd"])) * NANOUSD_PER_USD).to_integral_value())
+            amount = int(row["spent"]) if "measure" in row else _nanousd(row["spent_usd"])
             if counter is not None:
                 spent[counter] = amount
             elif amount:
@@ -44,14 +47,16 @@ def read_spent(text: str, directory: Directory) -> Spent:
 
 
 def _counter(row: Mapping[str, Any], directory: Directory) -> Counter | None:
-    """Find the counter of a budget: the window of the same name that ends at the same time."""
+    """Find the counter of a budget: that of the same label whose window ends at the same time."""
     scope, resets_at = Scope.parse(row["scope"]), row.get("resets_at")
     resets_ms = None if resets_at is None else round(datetime.fromisoformat(resets_at).timestamp() * 1000)
-    windows = (_ending_at(budget.rule, resets_ms) for budget in directory.budgets_on(scope))
-    return next(
-        (Counter(scope, window) for window in windows if (window.name, window.end_ms) == (row["window"], resets_ms)),
-        None,
-    )
+    counters = (budget.counter(scope, _ending_at(budget.rule, resets_ms)) for budget in directory.budgets_on(scope))
+    meant = (row["window"], resets_ms)
+    return next((counter for counter in counters if (counter.label, counter.window.end_ms) == meant), None)
+
+
+def _nanousd(amount_usd: float) -> int:
+    return int((Decimal(str(amount_usd)) * NANOUSD_PER_USD).to_integral_value())
 
 
 def _ending_at(rule: WindowRule, end_ms: int | None) -> Window:

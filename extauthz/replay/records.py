@@ -169,12 +169,12 @@ def _journalled(entry: Entry) -> Record | None:
     """Read an entry; None for one that only explains others."""
     at_ms = position(entry.at)[0]
     if entry.how in _AMENDMENTS:
-        kind, amount = _AMENDMENTS[entry.how], None if entry.how == LIMIT_REMOVED else entry.cost_nanousd
-        counter = Counter.parse(entry.counters[0])
+        kind, counter = _AMENDMENTS[entry.how], Counter.parse(entry.counters[0])
+        amount = None if entry.how == LIMIT_REMOVED else entry.cost.of(counter.measure)
         return Amended(at_ms, Amendment(entry.id or entry.at, kind, counter, amount, entry.who))
     if entry.how not in _ENDINGS:
         return None
-    if entry.booked_nanousd != entry.cost_nanousd:
+    if entry.booked != entry.cost:
         return Corrected(at_ms)
     scopes = tuple(Counter.parse(counter).scope for counter in entry.counters)
     return Decided(
@@ -191,8 +191,8 @@ def _journalled(entry: Entry) -> Record | None:
         claimed=_claimed(scopes),
         admin=_only_global(scopes),
         usage=_usage(entry.tokens) if entry.tokens else None,
-        cost_nanousd=entry.cost_nanousd,
-        cost_nanousd_max=entry.cost_nanousd,
+        cost_nanousd=entry.cost.cost_nanousd,
+        cost_nanousd_max=entry.cost.cost_nanousd,
         exact=True,
     )
 

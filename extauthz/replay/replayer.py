@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from extauthz.authorizer import Authorizer, Call
-from extauthz.config.model import Settings
+from extauthz.config.model import DirectoryKind, Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.ask import Ask
 from extauthz.domain.budgets import Counter
@@ -55,9 +55,16 @@ _OF_THE_MOMENT = (
     Reason.KEYS_UNAVAILABLE,
 )
 # Refusals of somebody whose credential was not recorded: without it, the request would be anybody's.
-_OF_STRANGERS = (Reason.UNAUTHENTICATED, Reason.PAYER_UNKNOWN)
+_OF_STRANGERS = (
+    Reason.UNAUTHENTICATED,
+    Reason.PAYER_UNKNOWN,
+    Reason.KEY_BLOCKED,
+    Reason.KEY_EXPIRED,
+    Reason.DIRECTORY_UNAVAILABLE,
+)
 
 NO_KEY = "who asked was not recorded"
+IN_A_DIRECTORY = "who asked may be known from a directory, and here none is asked"
 NO_TOKENS = "how many tokens it used was not recorded"
 OF_THE_MOMENT = "it was refused for what others held, or for the store, at that moment"
 UNKNOWN_BOOKS = "what had been spent before the record begins is not known (--spent)"
@@ -177,6 +184,9 @@ class Replayer:
         self._authorizer.record = record
         name = f"replay-{self._decided}"
         decision = await self._authorizer.decide(facts, Call(name, name, PATIENCE_S), self._config, credential)
+        elsewhere = self._config.settings.directory is not DirectoryKind.FILES
+        if elsewhere and decision.judged.reason in _OF_STRANGERS:
+            return Found(record, Outcome.UNKNOWN, IN_A_DIRECTORY)
         after_nanousd = await self._settle(decision)
         return _compared(record, decision, after_nanousd, books_known=self._books_known)
 
@@ -185,7 +195,7 @@ class Replayer:
         if not isinstance(decision.verdict, Admit):
             return 0
         hold = decision.verdict.hold
-        await self._ledger.settle(hold, hold.estimate.cost_nanousd)
+        await self._ledger.settle(hold, hold.estimate.spent)
         return hold.estimate.cost_nanousd
 
 
@@ -281,7 +291,7 @@ def _cannot_tell(record: Decided, decision: Decision, *, books_known: bool) -> s
 def _whatever_was_spent(decision: Decision) -> bool:
     """Tell whether no budget limits what was decided about."""
     match decision.verdict:
-        case Admit(available_nanousd=None) | Pass(reason=Reason.FREE_MODEL):
+        case Admit(limited=()) | Pass(reason=Reason.FREE_MODEL):
             return True
         case _:
             return False

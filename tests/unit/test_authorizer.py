@@ -16,7 +16,7 @@ import pytest
 from extauthz.authorizer import STALE_WINDOWS_MAX, Authorizer, Call
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.budgets import Counter, Scope, Standing
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Scope, Standing
 from extauthz.domain.endpoints import Api
 from extauthz.domain.listings import Listing
 from extauthz.domain.policy import ModelsPolicy, OtherRoutes, StoreFailure
@@ -392,7 +392,8 @@ async def test_decide(build: Builder, row: Row) -> None:
 
 def test_every_reason_has_its_row() -> None:
     """The table leaves out only the failure that the adapter answers for, and what has tables of its own."""
-    identity = {Reason.PAYER_UNKNOWN, Reason.KEYS_UNAVAILABLE}
+    identity = {Reason.PAYER_UNKNOWN, Reason.KEYS_UNAVAILABLE, Reason.KEY_BLOCKED, Reason.KEY_EXPIRED}
+    identity |= {Reason.DIRECTORY_UNAVAILABLE}
     elsewhere = {Reason.INTERNAL_ERROR, Reason.SHADOW_MODE, Reason.MODEL_UNPRICED, *identity}
     assert set(Reason) - {row.reason for row in ROWS} == elsewhere
 
@@ -672,7 +673,11 @@ async def test_what_a_reservation_asks_for(build: Builder) -> None:
     assert 100 == hold.estimate.output_tokens
     assert hold.estimate.input_tokens * 1_000 + 100 * 10_000 == expected
     assert 200 * 10_000 < most
-    assert ("attempt", NOW_MS + 1000, Lease(120_000, 0)) == (request.attempt, request.not_after_ms, request.lease)
+    assert ("attempt", NOW_MS + 1000, Lease(120_000, NOTHING_SPENT)) == (
+        request.attempt,
+        request.not_after_ms,
+        request.lease,
+    )
     assert {
         ("global|lifetime", 100_000_000_000, expected, False),
         ("org:acme|lifetime", 50_000_000_000, expected, False),

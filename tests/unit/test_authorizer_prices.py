@@ -14,7 +14,8 @@ from extauthz.authorizer import Authorizer, Call
 from extauthz.config.snapshot import Snapshot
 from extauthz.config.upstream_auth import UpstreamAuthRule
 from extauthz.domain.budgets import Budget
-from extauthz.domain.directory import Accounts, Directory, Key, Team
+from extauthz.domain.directory import Directory
+from extauthz.domain.payers import Accounts, Key, Team
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.verdict import Admit, Deny, Pass, Reason, Verdict
 from extauthz.domain.windows import WindowRule
