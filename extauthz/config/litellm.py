@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 
+from extauthz.config.litellm_margins import MARGINS, Margins
+from extauthz.config.litellm_routers import MODEL_PREFIX, PARAMETER_MARK, Router, chosen_by
 from extauthz.config.litellm_settings import GeneralSettings, LitellmSettings
 from extauthz.config.source import (
     Entries,
@@ -24,6 +26,8 @@ from extauthz.config.source import (
     written,
 )
 from extauthz.config.values import PRICE_USD_MAX
+from extauthz.config.variables import ENVIRONMENT_VARIABLES, Variables
+from extauthz.domain.model_names import is_pattern, most_specific
 from extauthz.pricing import amounts
 from extauthz.pricing.offers import ANY_MODEL, Alias, Fallbacks, Offer
 
@@ -38,12 +42,16 @@ SPECIAL_FALLBACKS = ("context_window_fallbacks", "content_policy_fallbacks")
 DEFAULT_FALLBACKS = "default_fallbacks"
 FALLBACK_KEYS = frozenset({FALLBACKS, *SPECIAL_FALLBACKS, DEFAULT_FALLBACKS})
 ALIASES = "model_group_alias"
+PROVIDER_BUDGETS = "provider_budget_config"
+COMPLETION_MODEL = "completion_model"
+MODEL_FALLBACKS = "model_fallbacks"
+INCLUDE = "include"
 
 # What is read of each section; the rest is named in one notice.
 KNOWN_KEYS: Mapping[str, frozenset[str]] = {
-    GENERAL: frozenset(GeneralSettings.model_fields),
-    LITELLM: FALLBACK_KEYS | frozenset(LitellmSettings.model_fields),
-    ROUTER: FALLBACK_KEYS | {ALIASES},
+    GENERAL: frozenset(GeneralSettings.model_fields) | {COMPLETION_MODEL},
+    LITELLM: FALLBACK_KEYS | {MARGINS, MODEL_FALLBACKS} | frozenset(LitellmSettings.model_fields),
+    ROUTER: FALLBACK_KEYS | {ALIASES, PROVIDER_BUDGETS},
 }
 
 # LiteLLM's price map has 165 fields for prices, each with one of these in its name; releases add more of them.
@@ -67,18 +75,24 @@ def is_price(name: str) -> bool:
     return any(mark in name for mark in PRICE_MARKS)
 
 
+def _is_true(value: object) -> bool:
+    """Tell whether a value is true by YAML 1.1, which LiteLLM reads."""
+    return value is True or (isinstance(value, str) and value.lower() in {"true", "yes", "on"})
+
+
 def _is_about_prices(name: str) -> bool:
     return is_price(name) or name in amounts.UPLIFTS
 
 
 def ignored(root: Entries) -> tuple[str, ...]:
-    """Name what stands in the file and means nothing here."""
-    names = [name for name in root.entries if name not in {OWN_SECTION, MODEL_LIST, *KNOWN_KEYS}]
+    """Name what stands in the file and means nothing here, in the order of the alphabet."""
+    read = {OWN_SECTION, MODEL_LIST, INCLUDE, ENVIRONMENT_VARIABLES, *KNOWN_KEYS}
+    names = [name for name in root.entries if name not in read]
     for section, known in KNOWN_KEYS.items():
         node = child(root, section)
         if isinstance(node, Entries):
             names += [f"{section}.{name}" for name in node.entries if name not in known]
-    return tuple(names)
+    return tuple(sorted(names))
 
 
 class LitellmReader:
@@ -89,32 +103,36 @@ class LitellmReader:
 
     def __init__(self, root: Entries, environ: Mapping[str, str], mistakes: Mistakes) -> None:
         self._root = root
-        self._environ = environ
+        self._environ = Variables(root, environ)
         self._mistakes = mistakes
         self.sections = {name: self._section(name, known) for name, known in KNOWN_KEYS.items()}
+        self._margins = self._read_margins()
+        self._deployments = [*self._read_deployments()]
 
     def offers(self) -> tuple[Offer, ...]:
-        """Read `model_list`: one offer for each deployment that is understood."""
-        node = child(self._root, MODEL_LIST)
-        offers = [self._offer(item, path) for item, path in self._items(node, (MODEL_LIST,))]
-        return tuple(offer for offer in offers if offer is not None)
+        """Give what `model_list` says: one offer for each deployment that is understood, but for routers."""
+        return tuple(each for each in self._deployments if isinstance(each, Offer))
 
     def aliases(self) -> tuple[Alias, ...]:
-        """Read `router_settings.model_group_alias`: a name, or a mapping of `model` and `hidden`."""
+        """Read `router_settings.model_group_alias`: a name, or a mapping of `model` and `hidden`.
+
+        A router is an alias of the first model that it may choose.
+        """
         path = (ROUTER, ALIASES)
-        aliases = []
+        aliases = [Alias(name, first, others=tuple(rest)) for name, (first, *rest) in self._led_by_routers().items()]
         for name, node in self._entries(child(self.sections[ROUTER], ALIASES), path):
             target = self._text(child(node, "model") if isinstance(node, Entries) else node, node.line, (*path, name))
             hidden = child(node, "hidden")
             if target is not None:
-                aliases.append(Alias(name, target, isinstance(hidden, Scalar) and hidden.value is True))
+                aliases.append(Alias(name, target, isinstance(hidden, Scalar) and _is_true(hidden.value)))
         return tuple(aliases)
 
     def fallbacks(self) -> tuple[Fallbacks, ...]:
         """Read every list of fallbacks.
 
         `default_fallbacks` are for models that `fallbacks` does not name. LiteLLM takes the router's list or the other
-        one; here each of them counts, so that nothing is reached unseen.
+        one; here each of them counts, so that nothing is reached unseen. So does all that a router may choose, and what
+        LiteLLM asks whatever a request names: `completion_model` and `model_fallbacks`.
         """
         settings = {name: self.sections[name] for name in (LITELLM, ROUTER)}
         defaults = tuple(
@@ -126,9 +144,21 @@ class LitellmReader:
         lists = [
             {**models, ANY_MODEL: (*models.get(ANY_MODEL, ()), *defaults)} for models in filter(None, general)
         ] or [{ANY_MODEL: defaults}]
+        for name, targets in self._led_by_routers().items():
+            lists[0][name] = (*lists[0].get(name, lists[0].get(ANY_MODEL, ())), *targets[1:])
+        always = self._asked_always()
+        lists[0] = {name: (*names, *always) for name, names in lists[0].items()}
         for key in SPECIAL_FALLBACKS:
             lists += [self._fallbacks(node, (name, key)) for name, node in settings.items()]
         return tuple(Fallbacks(models) for models in lists if models)
+
+    def _asked_always(self) -> tuple[str, ...]:
+        """List what any name may lead to."""
+        path = (LITELLM, MODEL_FALLBACKS)
+        models = self._names(child(self.sections[LITELLM], MODEL_FALLBACKS), path)
+        server = child(self.sections[GENERAL], COMPLETION_MODEL)
+        named = None if server is None else self._text(server, server.line, (GENERAL, COMPLETION_MODEL))
+        return (*models, *([named] if named is not None else []))
 
     def _section(self, name: str, known: frozenset[str]) -> Entries:
         node = child(self._root, name)
@@ -140,17 +170,62 @@ class LitellmReader:
         found = resolved(entries, self._environ, self._mistakes)
         return found if isinstance(found, Entries) else entries
 
+    def _read_margins(self) -> Margins:
+        path = (LITELLM, MARGINS)
+        margins = {}
+        for provider, node in self._entries(child(self.sections[LITELLM], MARGINS), path):
+            share = child(node, "percentage") if isinstance(node, Entries) else node
+            if isinstance(share, Scalar) and not share.missing:
+                amount = self._number(share)
+                if amount is None or not -PRICE_USD_MAX <= amount <= PRICE_USD_MAX:
+                    self._wrong(share.line, (*path, provider), "this is not a margin: write 0.1 for 10 %, say")
+                else:
+                    margins[provider] = 1 + Decimal(amount)
+        return Margins(margins)
+
+    def _read_deployments(self) -> Iterator[Offer | Router]:
+        for item, path in self._items(child(self._root, MODEL_LIST), (MODEL_LIST,)):
+            offer = self._offer(item, path)
+            if offer is not None and offer.upstream_model.startswith(MODEL_PREFIX) and not is_pattern(offer.name):
+                parameters = picked(child(item, "litellm_params"), lambda key: PARAMETER_MARK in key)
+                yield Router(offer.name, self._resolved(parameters))
+            elif offer is not None:
+                yield offer
+
+    def _led_by_routers(self) -> dict[str, tuple[str, ...]]:
+        """List what each router may choose, without those that there is nothing to choose for."""
+        names = dict.fromkeys(offer.name for offer in self.offers())
+        patterns = tuple(filter(is_pattern, names))
+        served = {
+            *names,
+            *(name for name, _ in self._entries(child(self.sections[ROUTER], ALIASES), (ROUTER, ALIASES))),
+            *(router.name for router in self._deployments if isinstance(router, Router)),
+        }
+
+        def is_served(text: str) -> bool:
+            return text in served or ("/" in text and most_specific(patterns, text) is not None)
+
+        models = [name for name in names if not is_pattern(name)]
+        led: dict[str, tuple[str, ...]] = {}
+        for router in self._deployments:
+            if isinstance(router, Router) and (targets := router.targets(models, is_served)):
+                led[router.name] = (*led.get(router.name, ()), *targets)
+        return {name: chosen for name in led if (chosen := chosen_by(name, led))}
+
     def _offer(self, item: Node, path: Path) -> Offer | None:
         params_node, info_node = child(item, "litellm_params"), child(item, "model_info")
         params = self._resolved(
-            picked(params_node, lambda key: _is_about_prices(key) or key in {"model", "custom_llm_provider"})
+            picked(
+                params_node, lambda key: _is_about_prices(key) or key in {"model", "base_model", "custom_llm_provider"}
+            )
         )
         info = self._resolved(
             picked(info_node, lambda key: _is_about_prices(key) or key == "base_model" or key.startswith("max_"))
         )
         name = self._text(child(item, "model_name"), item.line, (*path, "model_name"))
         model = self._text(child(params, "model"), item.line, (*path, "litellm_params", "model"))
-        provider, base_model = child(params, "custom_llm_provider"), child(info, "base_model")
+        provider = child(params, "custom_llm_provider")
+        base_model = child(info, "base_model") or child(params, "base_model")
         prices = (
             *self._amounts(params, (*path, "litellm_params")),
             *self._amounts(info, (*path, "model_info")),
@@ -172,7 +247,8 @@ class LitellmReader:
                     *self._uplifts(params, (*path, "litellm_params")),
                     *self._uplifts(info, (*path, "model_info")),
                 )
-            ),
+            )
+            * self._margins.of(model, str(provider.value) if isinstance(provider, Scalar) else None),
             context_tokens=limits["max_input_tokens"],
             # LiteLLM's older name for the same.
             output_tokens_max=limits["max_output_tokens"] or limits["max_tokens"],
@@ -239,14 +315,14 @@ class LitellmReader:
         return isinstance(node, Scalar) and isinstance(node.value, str) and self._number(node) is None
 
     def _number(self, node: Scalar) -> int | Decimal | None:
-        value = number(node.value.strip()) if isinstance(node.value, str) else node.value
+        value = number(node.value.strip().replace("_", "")) if isinstance(node.value, str) else node.value
         return value if not isinstance(value, bool) else None
 
     def _tokens(self, node: Node | None, path: Path) -> int | None:
         if not isinstance(node, Scalar) or node.missing:
             return None
-        count = number(node.value.strip()) if isinstance(node.value, str) else node.value
-        if isinstance(count, bool) or count is None or count != int(count) or count < 1:
+        count = self._number(node)
+        if count is None or count != int(count) or count < 1:
             self._wrong(node.line, path, "this is not a number of tokens: write a whole number, 1 or more")
             return None
         return int(count)

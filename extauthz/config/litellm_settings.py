@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
+from extauthz.config.limits import ProviderLimit
 from extauthz.config.values import DurationText, Lenient, ResetTime, Secret, Text, TimeZone, Usd
 from extauthz.domain.policy import ModelsPolicy
 
@@ -67,4 +68,20 @@ class LitellmSettings(Lenient):
     timezone: TimeZone | None = Field(default=None, description="The zone where extauthz.timezone says none.")
     budget_reset_time: ResetTime | None = Field(
         default=None, description="The time of day where extauthz.budget_reset_time says none."
+    )
+    budget_rollover: bool | None = Field(
+        default=None, description="The same as extauthz.budget_rollover, where that says nothing."
+    )
+    block_requests_for_models_without_pricing: bool = Field(
+        default=False, description="The same as extauthz.unknown_price: deny, where that says nothing."
+    )
+
+
+class RouterSettings(Lenient):
+    """What counts here of LiteLLM's `router_settings:`, apart from fallbacks and aliases."""
+
+    provider_budget_config: dict[Text, ProviderLimit] = Field(
+        default_factory=dict,
+        description="Budgets of all together for single providers, by their names: budget_limit (USD) and time_period. "
+        "What extauthz.global.provider_max_budget says of a provider counts instead.",
     )

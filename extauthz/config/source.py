@@ -1,8 +1,8 @@
 """YAML as a tree that remembers its lines, read strictly.
 
 PyYAML's own constructor keeps the last of two equal keys, forgets lines and makes floats of prices. This one reads the
-parser's events: a duplicate key is a mistake, numbers keep their exact digits, and what a file can make the process do
-is bounded. Every mistake is collected, so that a person sees all of them in one run.
+parser's events: a duplicate key is a mistake, or at least told, numbers keep their exact digits, and what a file can
+make the process do is bounded. Every mistake is collected, so that a person sees all of them in one run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import yaml
@@ -25,6 +25,9 @@ NODES_MAX = 500_000
 
 MISTAKES_MAX = 100
 
+# More lines than a file can have. Where several files become one tree, those of the n-th count on from n times this.
+FILE_LINES_MAX = FILE_BYTES_MAX + 1
+
 # A number with a huge exponent is written in a few characters and takes the memory of the machine to compute with.
 NUMBER_LENGTH_MAX = 40
 NUMBER_EXPONENT_MAX = 20
@@ -33,6 +36,8 @@ ENVIRONMENT_PREFIX = "os.environ/"
 MERGE_KEY = "<<"
 
 STRING_TAG = "tag:yaml.org,2002:str"
+# Tags that say of a plain value what it is anyway.
+PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null"))
 
 # The keys and positions that lead to a place in the tree.
 Path = tuple[str | int, ...]
@@ -93,28 +98,56 @@ Node = Scalar | Items | Entries
 
 
 class Mistakes:
-    """Collects what is wrong with a file; after MISTAKES_MAX it stops listening."""
+    """Collects what is wrong with a file, and with those that it includes; after MISTAKES_MAX it stops listening.
+
+    `remarks` are what is no mistake, but should be told.
+    """
 
     def __init__(self, file: pathlib.Path) -> None:
         self.file = file
+        self.remarks: list[str] = []
+        self._files = [file]
         self._found: dict[Mistake, None] = {}
 
     def add(self, line: int, message: str) -> None:
         """Note a mistake of one line of text; the same one twice is noted once."""
         if len(self._found) < MISTAKES_MAX:
-            self._found[Mistake(self.file, line, " ".join(message.split()))] = None
+            place, line = divmod(line, FILE_LINES_MAX)
+            self._found[Mistake(self._files[place], line, " ".join(message.split()))] = None
+
+    def remark(self, sentence: str) -> None:
+        """Note something that should be told."""
+        if len(self.remarks) < MISTAKES_MAX:
+            self.remarks.append(sentence)
+
+    def include(self, other: Mistakes) -> int:
+        """Take over what is wrong with a file that this one includes, and give the line before its first."""
+        self._files.append(other.file)
+        for mistake in other.all():
+            if len(self._found) < MISTAKES_MAX:
+                self._found[mistake] = None
+        for remark in other.remarks:
+            self.remark(remark)
+        return (len(self._files) - 1) * FILE_LINES_MAX
 
     def all(self) -> tuple[Mistake, ...]:
-        """Give all mistakes in the order of their lines."""
-        return tuple(sorted(self._found, key=lambda mistake: mistake.line))
+        """Give all mistakes in the order of their files and lines."""
+        return tuple(sorted(self._found, key=lambda mistake: (self._files.index(mistake.file), mistake.line)))
 
     def __len__(self) -> int:
         return len(self._found)
 
 
-def read(text: str, mistakes: Mistakes) -> Entries:
-    """Read the text of a configuration file; what cannot be read is noted and left out."""
-    root = _document(text, mistakes)
+def _everywhere(_: str) -> bool:
+    return True
+
+
+def read(text: str, mistakes: Mistakes, *, strict: Callable[[str], bool] = _everywhere) -> Entries:
+    """Read the text of a configuration file; what cannot be read is noted and left out.
+
+    In sections that are not `strict` the last of two equal keys counts, as in PyYAML, and that is remarked.
+    """
+    root = _document(text, mistakes, strict)
     if isinstance(root, Entries):
         return root
     if not (isinstance(root, Scalar) and root.value is None):
@@ -132,10 +165,19 @@ def read_list(text: str, mistakes: Mistakes) -> Items:
     return Items(line=1)
 
 
-def _document(text: str, mistakes: Mistakes) -> Node:
+def read_part(event: yaml.Event, events: Iterator[yaml.Event], mistakes: Mistakes) -> Node:
+    """Read one part of a file whose events somebody goes through: what begins with an event, to its end."""
+    try:
+        return _Reader(events, mistakes, _everywhere).part(event)
+    except _TooMuchError as error:
+        mistakes.add(error.line, str(error))
+        return Scalar(error.line, None)
+
+
+def _document(text: str, mistakes: Mistakes, strict: Callable[[str], bool] = _everywhere) -> Node:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return _Reader(yaml.parse(text, Loader=loader), mistakes).document()
+        return _Reader(yaml.parse(text, Loader=loader), mistakes, strict).document()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         mistakes.add(line, f"this is not YAML: {error.problem}; check the indentation and the quotes around it")
@@ -161,6 +203,18 @@ def resolved(node: Node, environ: Mapping[str, str], mistakes: Mistakes) -> Node
         case Entries(line=line, entries=entries, size=size):
             new = {key: Entry(entry.line, resolved(entry.node, environ, mistakes)) for key, entry in entries.items()}
             return Entries(line, new, size)
+
+
+def moved(node: Node, lines: int) -> Node:
+    """Give a tree that stands so many lines further down."""
+    match node:
+        case Scalar(line=line):
+            return replace(node, line=line + lines)
+        case Items(line=line, items=items, size=size):
+            return Items(line + lines, tuple(moved(item, lines) for item in items), size)
+        case Entries(line=line, entries=entries, size=size):
+            new = {key: Entry(entry.line + lines, moved(entry.node, lines)) for key, entry in entries.items()}
+            return Entries(line + lines, new, size)
 
 
 def plain(node: Node) -> object:
@@ -230,9 +284,11 @@ class _TooMuchError(Exception):
 class _Reader:
     """Builds the tree of one document from the parser's events."""
 
-    def __init__(self, events: Iterator[yaml.Event], mistakes: Mistakes) -> None:
+    def __init__(self, events: Iterator[yaml.Event], mistakes: Mistakes, strict: Callable[[str], bool]) -> None:
         self._events = events
         self._mistakes = mistakes
+        self._strict = strict
+        self._section = ""
         self._anchors: dict[str, Node] = {}
         self._nodes = 0
 
@@ -247,6 +303,9 @@ class _Reader:
             if isinstance(event, yaml.NodeEvent):
                 root = self._node(event, depth=0)
         return root
+
+    def part(self, event: yaml.Event) -> Node:
+        return self._node(event, depth=1)
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
         if depth > DEPTH_MAX:
@@ -280,9 +339,9 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         self._count(event, 1)
-        if event.tag not in {None, STRING_TAG}:
+        if event.tag not in {None, STRING_TAG, *PLAIN_TAGS}:
             self._mistakes.add(_line(event), f"the tag {event.tag} is not understood: write the value without it")
-        plain_style = event.implicit[0] and event.tag is None
+        plain_style = (event.implicit[0] and event.tag is None) or event.tag in PLAIN_TAGS
         return Scalar(_line(event), _value(event.value) if plain_style else event.value)
 
     def _items(self, event: yaml.SequenceStartEvent, depth: int) -> Items:
@@ -298,18 +357,28 @@ class _Reader:
         merged: dict[str, Entry] = {}
         while not isinstance(following := next(self._events), yaml.MappingEndEvent):
             line, key_node = _line(following), self._node(following, depth + 1)
+            if depth == 0 and isinstance(following, yaml.ScalarEvent):
+                self._section = following.value
             node = self._node(next(self._events), depth + 1)
             if not isinstance(following, yaml.ScalarEvent) or not isinstance(key_node, Scalar):
                 self._mistakes.add(line, "a key must be plain text: put it in quotes")
             elif following.value == MERGE_KEY and following.implicit[0]:
                 merged |= self._merged(node, line)
-            elif following.value in entries:
-                first = entries[following.value].line
-                self._mistakes.add(line, f"`{following.value}` stands here a second time, after line {first}: keep one")
             else:
+                if following.value in entries:
+                    self._repeated(following.value, entries[following.value].line, line)
                 entries[following.value] = Entry(line, node)
         entries = merged | entries
         return Entries(_line(event), entries, 1 + sum(1 + entry.node.size for entry in entries.values()))
+
+    def _repeated(self, key: str, first: int, line: int) -> None:
+        if self._strict(self._section):
+            self._mistakes.add(line, f"`{key}` stands here a second time, after line {first}: keep one")
+        else:
+            file = self._mistakes.file.name
+            self._mistakes.remark(
+                f"`{key}` stands in {file} in lines {first} and {line}: the last counts, as in LiteLLM"
+            )
 
     def _merged(self, node: Node, line: int) -> dict[str, Entry]:
         """Give the entries that `<<: *anchor` or `<<: [*one, *other]` brings; the earlier one wins."""
