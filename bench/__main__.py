@@ -20,7 +20,7 @@ from rich.console import Console
 from bench import report
 from bench.figures import Results
 from bench.machine import two_cores
-from bench.parts import check, growth, litellm, start, through_envoy
+from bench.parts import check, growth, keys, litellm, start, through_envoy
 from bench.rig import RIG, LoadError, Plan
 
 Part = Callable[[Plan], Coroutine[object, object, Results]]
@@ -31,9 +31,10 @@ PARTS: Mapping[str, Part] = {
     "litellm": litellm.measure,
     "growth": growth.measure,
     "start": start.measure,
+    "keys": keys.measure,
 }
 
-STUDIES = ("meter", "redis_memory", "metrics", "diagnostics")
+STUDIES = ("meter", "redis_memory", "metrics", "diagnostics", "processes")
 
 # Of a table in a file or a pipe.
 PLAIN_WIDTH = 160

@@ -16,7 +16,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
-from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Scope, ScopeKind, Spent
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.ledger.base import Reserve
@@ -126,8 +126,8 @@ async def fill(ledger: RedisLedger) -> None:
         counters = (fixed, *(Counter(Scope(kind, (str(number % 500),)), forever) for kind in kinds))
         hold = a_hold(uuid4().hex, counters, reserved_at_ms=ledger.now_ms())
         claims = tuple(Claim(counter, None, 1_000) for counter in counters)
-        await ledger.reserve(Reserve(hold, uuid4().hex, claims, Lease(3_600_000, 0)))
-        await ledger.settle(hold, 900)
+        await ledger.reserve(Reserve(hold, uuid4().hex, claims, Lease(3_600_000, NOTHING_SPENT)))
+        await ledger.settle(hold, Spent(900))
 
     for start in range(0, ENTRIES, AT_ONCE):
         await asyncio.gather(*(one(number) for number in range(start, start + AT_ONCE)))

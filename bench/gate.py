@@ -73,6 +73,12 @@ def configuration(payers: Payers, store: str, keys_file: Path) -> Iterator[str]:
         yield from (f"    user-{team:05}: {{max_budget: {PLENTY_USD}}}\n" for team in teams)
 
 
+def stored_configuration(store: str) -> Iterator[str]:
+    """Write a configuration that leaves it to the store who is known."""
+    yield f"{MODELS}extauthz:\n  store: {store}\n  store_timeout_seconds: {STORE_TIMEOUT_SECONDS}\n"
+    yield f"  directory: store\n  lease_seconds: {LEASE_SECONDS}\n  global: {{max_budget: {PLENTY_USD}}}\n"
+
+
 def keys_of(payers: Payers) -> Iterator[str]:
     """Write the file of keys in pieces."""
     limits = [f"{{max_budget: {PLENTY_USD}, budget_duration: {days}d}}" for days in range(1, payers.windows)]
@@ -131,20 +137,36 @@ def checks(payers: Payers, numbers: Iterable[int], *, body: bytes | None = None,
 
 
 class Gate:
-    """`extauthz serve`, running and ready while the `async with` block does."""
+    """`extauthz serve`, running and ready while the `async with` block does.
 
-    def __init__(self, payers: Payers, store: str, *, start_seconds: float = START_SECONDS) -> None:
+    Its keys are in a file, or with `stored` in the store, where somebody has put them. It runs this tree's `code`,
+    or that of another folder.
+    """
+
+    def __init__(
+        self,
+        payers: Payers,
+        store: str,
+        *,
+        start_seconds: float = START_SECONDS,
+        stored: bool = False,
+        code: Path | None = None,
+    ) -> None:
         self._folder = TemporaryDirectory(prefix="extauthz-")
         folder = Path(self._folder.name)
         self.config, keys_file = folder / "config.yaml", folder / "keys.yaml"
-        _write(self.config, configuration(payers, store, keys_file))
-        _write(keys_file, keys_of(payers))
+        if stored:
+            _write(self.config, stored_configuration(store))
+        else:
+            _write(self.config, configuration(payers, store, keys_file))
+            _write(keys_file, keys_of(payers))
         self.port, self.http_port = free_port(), free_port()
         self._start_seconds = start_seconds
         self._process = Process(
             *(sys.executable, "-m", "extauthz", "serve", "--config", self.config),
             *("--grpc", f"{LOOPBACK}:{self.port}", "--http", f"{LOOPBACK}:{self.http_port}"),
             *("--admin", f"{LOOPBACK}:{free_port()}"),
+            environment={} if code is None else {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(code)},
         )
 
     async def __aenter__(self) -> Self:

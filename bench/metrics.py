@@ -17,7 +17,7 @@ from aiohttp import web
 
 from extauthz.adapters import http
 from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX, Budget, Counter, Scope, ScopeKind
-from extauthz.domain.directory import Accounts, Team
+from extauthz.domain.payers import Accounts, Payer, Team
 from extauthz.domain.windows import Duration, Unit, WindowRule
 from extauthz.jobs import repeated
 from extauthz.ledger.redis import RedisLedger
@@ -67,7 +67,7 @@ async def stalls(until: asyncio.Event) -> float:
 
 async def measure(name: str, id_of: Callable[[int], str]) -> None:
     """Measure with such ids, and print the lines."""
-    members = {id_of(number): (Budget(10 * USD, MONTHLY),) for number in range(BUDGETS)}
+    members = {id_of(number): Payer((Budget(10 * USD, MONTHLY),)) for number in range(BUDGETS)}
     configuration = a_configuration(Accounts(teams={id_of(0): Team(members=members)}))
     async with RedisServer(NEWEST_REDIS, appendonly=False) as server:
         async with redis_ledger(server.url, tag=TAG) as ledger:

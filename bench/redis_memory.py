@@ -7,12 +7,17 @@ requests go through the books, a few at a time: what is left of them afterwards 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.config.payers import hashed
+from extauthz.directories.store.records import Change, Edit
+from extauthz.directories.store.redis import RedisRecords
+from extauthz.directories.store.written import Record, place_of, to_bytes
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Scope, ScopeKind, Spent
 from extauthz.domain.prices import Usage
 from extauthz.domain.reservation import Claim, Lease, Note, Signal
 from extauthz.domain.windows import LIFETIME, Window
@@ -29,7 +34,7 @@ JOURNAL_ENTRIES = 20_000
 SOAK_TOMBSTONE_SECONDS = 8
 
 FOREVER = Window(LIFETIME, 0, None)
-LEASE = Lease(lease_ms=3_600_000, cost_nanousd=0)
+LEASE = Lease(lease_ms=3_600_000, spent=NOTHING_SPENT)
 USAGE = Note(Signal.ACCESS_LOG, Usage(1200, 350))
 MONTH = Window("1mo", 1_793_491_200_000, 1_796_083_200_000)
 
@@ -76,7 +81,7 @@ async def measure(version: RedisVersion) -> None:
             report(version, "open reservation on 3 counters", (opened - empty) / COUNT)
 
             requests = [a_request(ledger, reservation_id, *SHARED) for reservation_id in ids]
-            await each(COUNT, lambda number: ledger.settle(requests[number].hold, 900, USAGE))
+            await each(COUNT, lambda number: ledger.settle(requests[number].hold, Spent(900), USAGE))
             journal = await size_of(redis, ledger.keys.journal)
             ended = [await size_of(redis, key) for key in ledger.keys.all if ":ended:" in key]
             report(version, "ended reservation, remembered", sum(ended) / COUNT)
@@ -88,11 +93,24 @@ async def measure(version: RedisVersion) -> None:
                 await redis.delete(key)
             before = await size_of(redis, ledger.keys.spent)
             holds = [a_hold(str(uuid4()), (scope,), reserved_at_ms=ledger.now_ms()) for scope in scopes]
-            await each(COUNT, lambda number: ledger.settle(holds[number], 900, USAGE))
+            await each(COUNT, lambda number: ledger.settle(holds[number], Spent(900), USAGE))
             spent = await size_of(redis, ledger.keys.spent) - before
             windows = await size_of(redis, ledger.keys.windows)
             report(version, "scope that spent, for its lifetime", spent / COUNT)
             report(version, "scope that spent, in a window", (spent + windows) / COUNT)
+            report(version, "key in the store, of a team, with a budget", await as_records(redis, ledger) / COUNT)
+
+
+async def as_records(redis: Redis, ledger: RedisLedger) -> int:
+    """Tell what keys take that are kept beside the books, with the log of how they came there."""
+    before = await used(redis)
+    records = RedisRecords(ledger.link, ledger.keys.tag, time.monotonic)
+    document = {"team": "team-00001", "max_budget": 50, "budget_duration": "1mo"}
+    for start in range(0, COUNT, AT_ONCE):
+        scopes = [Scope(ScopeKind.KEY, (hashed(f"sk-{number}"),)) for number in range(start, start + AT_ONCE)]
+        edits = [Edit(place_of(scope), to_bytes(Record(scope, document, 1_795_000_000, "ana"))) for scope in scopes]
+        await records.change(Change(str(start), "ana", "import"), edits)
+    return await used(redis) - before
 
 
 async def as_keys(redis: Redis, ids: list[str]) -> int:
@@ -119,7 +137,7 @@ async def soak(version: RedisVersion) -> None:
                 request = a_request(ledger, str(uuid4()), *SHARED)
                 await ledger.reserve(request)
                 if number % 20:
-                    await ledger.settle(request.hold, 900, USAGE)
+                    await ledger.settle(request.hold, Spent(900), USAGE)
                 else:
                     await ledger.release(request.hold.id)
                 if number % 100 == 0:

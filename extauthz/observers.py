@@ -36,9 +36,7 @@ async def observing(
     """Give all who hear of what happens inside the block. Raises ExtraMissingError where traces cannot be made."""
     metrics = Metrics()
     reporter = Reporter(metrics, log)
-    decision_log = DecisionLog(
-        log, lambda: float(configuration().settings.log.allowed_share), random.random, time.monotonic
-    )
+    decision_log = DecisionLog(log, lambda: configuration().settings.log.allowed_share, random.random, time.monotonic)
     feed = DecisionFeed(unix_ms, random.random, metrics.watchers.set)
     latencies = Latencies()
     async with AsyncExitStack() as stack:

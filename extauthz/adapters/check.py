@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -26,6 +26,11 @@ from extauthz.envoy.names import ID_EXTENSION, ID_HEADER, TRACE_KEY
 from extauthz.settlement import Settlement
 from extauthz.telemetry.events import Telemetry
 
+CHECK_METHOD = "/envoy.service.auth.v3.Authorization/Check"
+
+# What Envoy is told when it shall decide by itself.
+STORE_AWAY = "the store does not answer"
+
 ID_LENGTH_MAX = 128
 
 # What is left of Envoy's patience for the answer's way back; a client without a deadline gets PATIENCE_S_MAX.
@@ -35,11 +40,17 @@ PATIENCE_S_MAX = 1.0
 # More digits than any body has bytes.
 LENGTH_DIGITS_MAX = 18
 
+# What a client says to be on its way is held, and booked if it leaves: no more than upstreams take.
+BODY_BYTES_MAX = 128 * 1024 * 1024
+
 # A chunked body that fills the buffer is this long for the estimate; nobody can know.
 UNSEEN_BYTES_ASSUMED = 4 * 1024 * 1024
 
 # Refusals after which a reservation may stand all the same: the store carried it out, and its answer came too late.
 _RESERVED_PERHAPS = (Reason.STORE_UNAVAILABLE, Reason.INTERNAL_ERROR)
+
+
+_Later = Callable[[], Awaitable[CheckResponse | None]]
 
 
 class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
@@ -73,29 +84,60 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
         self, request: CheckRequest, context: grpc.aio.ServicerContext[CheckRequest, CheckResponse]
     ) -> CheckResponse:
         """Decide about one request of Envoy's."""
+        answer = self._begin(request, context.time_remaining())
+        response = answer if isinstance(answer, CheckResponse) else await answer()
+        if response is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, STORE_AWAY)
+        return response
+
+    def answer(self, request: bytes, remaining_s: float | None) -> bytes | Callable[[], Awaitable[bytes | None]]:
+        """Do the same with messages as they are on the wire: at once where nobody has to be asked, later otherwise.
+
+        None when Envoy shall decide by itself.
+        """
+        answer = self._begin(CheckRequest.FromString(request), remaining_s)
+        return answer.SerializeToString() if isinstance(answer, CheckResponse) else partial(_written, answer)
+
+    def _begin(self, request: CheckRequest, remaining_s: float | None) -> CheckResponse | _Later:
+        """Answer what can be answered at once; of the rest, give what answers it."""
         started_s = self._clock_s()
         facts: RequestFacts | None = None
-        call = Call(self._new_id(), self._new_id(), _patience_s(context.time_remaining()))
         try:
             config = self._snapshot()
             facts = facts_of(request.attributes, config.settings.max_request_bytes)
-            call = replace(call, reservation_id=_reservation_id(facts) or call.reservation_id)
+            decision = self._authorizer.at_once(facts, config)
+            response = None if decision is None else self._response(decision, facts, config)
+            if decision is None or response is None:
+                return partial(self._decided, facts, config, started_s, remaining_s)
+        except Exception as error:  # noqa: BLE001 - an RPC error would let failure_mode_allow decide; this is a refusal
+            decision, response = self._failed(error)
+        self._tell(decision, facts, self._clock_s() - started_s)
+        return response
+
+    async def _decided(
+        self, facts: RequestFacts, config: Snapshot, started_s: float, remaining_s: float | None
+    ) -> CheckResponse | None:
+        call = Call(_reservation_id(facts) or self._new_id(), self._new_id(), _patience_s(remaining_s))
+        response: CheckResponse | None
+        try:
             decision = await self._authorizer.decide(facts, call, config)
             response = self._response(decision, facts, config)
         except asyncio.CancelledError:
             # Envoy gave up, or its client did: what was reserved for nobody ends now.
             self._background.start(self._let_go(call))
             raise
-        except Exception as error:  # noqa: BLE001 - an RPC error would let failure_mode_allow decide; this is a refusal
-            self._telemetry.failed("check", error)
-            decision = Decision(denials.internal_error(), RouteClass.INFERENCE)
-            response = denied(denials.internal_error())
+        except Exception as error:  # noqa: BLE001 - as above
+            decision, response = self._failed(error)
         if decision.verdict.reason in _RESERVED_PERHAPS:
             self._background.start(self._let_go(call))
         self._tell(decision, facts, self._clock_s() - started_s)
-        if response is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer")
         return response
+
+    def _failed(self, error: Exception) -> tuple[Decision, CheckResponse]:
+        """Refuse a request because of a failure of ours."""
+        self._telemetry.failed("check", error)
+        refusal = denials.internal_error()
+        return Decision(refusal, RouteClass.INFERENCE), denied(refusal)
 
     def _tell(self, decision: Decision, facts: RequestFacts | None, seconds: float) -> None:
         """Tell of a decision; whatever goes wrong with that leaves the decision as it is."""
@@ -127,20 +169,32 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
                 return None
 
 
+async def _written(later: _Later) -> bytes | None:
+    response = await later()
+    return None if response is None else response.SerializeToString()
+
+
 def facts_of(attributes: AttributeContext, max_request_bytes: int) -> RequestFacts:
     """Take the facts out of Envoy's message, whichever way its filter packs headers and body."""
     http = attributes.request.http
     headers: dict[str, tuple[str, ...]] = {}
+    # Most of what a Check without a store takes is here: each of some twenty headers is a Python object for a moment.
     for header in http.header_map.headers:
-        value = _text(header.raw_value) if header.raw_value else header.value
-        headers[header.key.lower()] = (*headers.get(header.key.lower(), ()), value)
-    headers |= {name.lower(): (value,) for name, value in http.headers.items()}
+        name = header.key.lower()
+        try:
+            value = header.raw_value.decode() or header.value
+        except UnicodeDecodeError:
+            # UTF-8 as in bodies, so that an end user is the same in both; else any byte as it is.
+            value = header.raw_value.decode("latin-1")
+        headers[name] = (*headers[name], value) if name in headers else (value,)
+    if http.headers:
+        headers |= {name.lower(): (value,) for name, value in http.headers.items()}
 
     body = http.raw_body or http.body.encode()
     length = next(iter(headers.get("content-length", ())), "")
     if length.isascii() and length.isdigit() and len(length) <= LENGTH_DIGITS_MAX:
         # `x-envoy-auth-partial-body` is not believed: it was seen saying false on truncated bodies (Envoy 1.36, 1.40).
-        unseen = max(0, int(length) - len(body))
+        unseen = max(0, min(int(length), BODY_BYTES_MAX) - len(body))
     else:
         unseen = UNSEEN_BYTES_ASSUMED if len(body) >= max_request_bytes else 0
     return RequestFacts(
@@ -152,14 +206,6 @@ def facts_of(attributes: AttributeContext, max_request_bytes: int) -> RequestFac
         context=dict(attributes.context_extensions),
         peer=attributes.source.principal or None,
     )
-
-
-def _text(raw: bytes) -> str:
-    """Read a header's bytes: UTF-8 as in bodies, so that an end user is the same in both; else any byte as it is."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
 
 
 def _upstream_auth(decision: Decision, config: Snapshot) -> UpstreamAuthRule:

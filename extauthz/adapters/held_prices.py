@@ -51,11 +51,6 @@ def prices_from_json(document: _Object) -> Prices:
     return _tier({}, document, tiers)
 
 
-def flat_prices(kinds: list[str | None]) -> Prices:
-    """Read prices as they travelled before there were units, lengths and tiers: five rates in a row."""
-    return Prices(*(None if price is None else Decimal(price) for price in kinds))  # type: ignore[arg-type]
-
-
 def _of_tier(prices: Prices, base: Mapping[str, str]) -> _Object:
     rates = _written(prices)
     above = [[tokens, _difference(_written(longer), rates)] for tokens, longer in prices.above]

@@ -1,8 +1,9 @@
 """The hold as it travels: one opaque, signed string in Envoy's dynamic metadata (`extauthz.r`).
 
-    base64url(JSON) "." base64url(HMAC-SHA256 of the first part, cut to 16 bytes)
+    base64url(JSON) "." base64url(JSON of its prices) "." base64url(HMAC-SHA256 of all before it, cut to 16 bytes)
 
-Whoever holds the store's key can end the reservation, under any configuration; a forged hold does nothing.
+Whoever holds the store's key can end the reservation, under any configuration; a forged hold does nothing. Prices stand
+apart because they are the same for all requests of a model: they are written once, and read once.
 """
 
 from __future__ import annotations
@@ -12,27 +13,37 @@ import binascii
 import hmac
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-from extauthz.adapters.held_prices import flat_prices, prices_from_json, prices_to_json
+from extauthz.adapters.held_prices import prices_from_json, prices_to_json
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
 from extauthz.domain.prices import NO_UNITS, Estimate, Prices, Units
 from extauthz.domain.reservation import Hold
 from extauthz.domain.windows import Window
 from extauthz.errors import HoldRejectedError
 
-_VERSION = 3
+_VERSION = 4
 # Of requests that were under way while servers were replaced by newer ones.
-_VERSION_BEFORE = 2
+_VERSION_BEFORE = 3
 _MAC_BYTES = 16
 # A SHA-256 in hexadecimal digits, a point, and what signs it in base64.
 SEALED_CHARS_MAX = 64 + 1 + 22
 # No hold is written so: what signs a name signs no hold.
 _NAME_MARK = "result:"
 
-# Seven scopes with eight windows each, ids of 256 bytes that JSON writes as \u0000 each, and two sets of prices with
-# all lengths and tiers, in base64.
+# Twenty-four scopes, sixteen of them tags, with all budgets that a payer can have and names of usual length, in base64.
+# What would be longer is no hold: nobody would read it back, and what was used would be booked nowhere.
 HOLD_BYTES_MAX = 512 * 1024
+
+# Of how many models prices are remembered as they are written, and as they were read. With what longer inputs and tiers
+# cost, prices have some 2 KiB; longer ones, which nobody sells, are read anew each time.
+PRICES_MAX = 1024
+PRICES_CHARS_MAX = 16 * 1024
+# Counters that were read lately: those of a request's organization and team are those of many others.
+COUNTERS_MAX = 4096
+
+_encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # json.dumps makes one at each call
 
 
 class HoldCodec:
@@ -40,6 +51,9 @@ class HoldCodec:
 
     def __init__(self, key: Callable[[], bytes | None]) -> None:
         self._key = key
+        self._prices = _WrittenPrices()
+        self._read_prices = lru_cache(PRICES_MAX)(_prices_from)
+        self._counter = lru_cache(COUNTERS_MAX)(Counter.parse)
 
     @property
     def can_tell(self) -> bool:
@@ -47,22 +61,30 @@ class HoldCodec:
         return self._key() is not None
 
     def encode(self, hold: Hold) -> str | None:
-        """Write a hold as one string; None while there is no key to sign it with."""
+        """Write a hold as one string; None while there is no key to sign it with.
+
+        Raises ValueError for one that is too long to be read back.
+        """
         if self._key() is None:
             return None
-        payload = _b64(json.dumps(_to_json(hold), separators=(",", ":"), ensure_ascii=False).encode())
-        return f"{payload}.{_b64(self._mac(payload))}"
+        signed = f"{_b64(_encoded(_to_json(hold)).encode())}.{self._prices.of(hold)}"
+        text = f"{signed}.{_b64(self._mac(signed))}"
+        if len(text) > HOLD_BYTES_MAX:
+            raise ValueError(f"a hold on {len(hold.counters)} counters is longer than {HOLD_BYTES_MAX} bytes")
+        return text
 
     def decode(self, text: str) -> Hold:
         """Read a hold back. Raises HoldRejectedError when it is not one of ours."""
         if len(text) > HOLD_BYTES_MAX:
             raise HoldRejectedError
-        payload, _, mac = text.partition(".")
+        signed, _, mac = text.rpartition(".")
         try:
-            if not hmac.compare_digest(_unb64(mac), self._mac(payload)):
+            if not hmac.compare_digest(_unb64(mac), self._mac(signed)):
                 raise HoldRejectedError
-            return _from_json(json.loads(_unb64(payload)))
-        except (binascii.Error, ValueError, ArithmeticError, TypeError) as error:
+            payload, _, prices = signed.partition(".")
+            document = json.loads(_unb64(payload))
+            return self._from_json(document, prices) if document[0] == _VERSION else _from_json_before(document)
+        except (binascii.Error, ValueError, ArithmeticError, TypeError, LookupError) as error:
             raise HoldRejectedError from error
 
     def seal(self, name: str) -> str | None:
@@ -85,6 +107,54 @@ class HoldCodec:
             raise HoldRejectedError("the store was not reached yet, and with it the key of holds")
         return hmac.digest(key, payload.encode(), "sha256")[:_MAC_BYTES]
 
+    def _from_json(self, document: list[Any], written_prices: str) -> Hold:
+        _, hold_id, at_ms, model, streamed, choices, tokens_max, expected, keys, priced_by, free = document
+        read = self._read_prices if len(written_prices) <= PRICES_CHARS_MAX else _prices_from
+        prices, whole_prices = read(written_prices)
+        return Hold(
+            id=hold_id,
+            reserved_at_ms=at_ms,
+            counters=tuple(map(self._counter, keys.split())),
+            model=model,
+            prices=prices,
+            estimate=_estimate_from_json(expected),
+            streamed=streamed,
+            choices=choices,
+            whole_prices=whole_prices,
+            tokens_max=tokens_max,
+            priced_by=priced_by,
+            free=free,
+        )
+
+
+class _WrittenPrices:
+    """Remembers how the prices of holds are written, those of the request and those of its whole body.
+
+    They are known by their identity: hashing prices means hashing all of their rates. So they are kept along, for their
+    identity not to become another's.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[tuple[int, int], tuple[Prices, Prices | None, str]] = {}
+
+    def of(self, hold: Hold) -> str:
+        """Write the prices of a hold."""
+        known = (id(hold.prices), id(hold.whole_prices))
+        found = self._written.get(known)
+        if found is not None:
+            return found[2]
+        both = [None if prices is None else prices_to_json(prices) for prices in (hold.prices, hold.whole_prices)]
+        text = _b64(_encoded(both).encode())
+        if len(self._written) >= PRICES_MAX:
+            self._written.clear()  # another configuration's, mostly
+        self._written[known] = (hold.prices, hold.whole_prices, text)
+        return text
+
+
+def _prices_from(written: str) -> tuple[Prices, Prices | None]:
+    prices, whole_prices = json.loads(_unb64(written))
+    return prices_from_json(prices), None if whole_prices is None else prices_from_json(whole_prices)
+
 
 def _to_json(hold: Hold) -> list[Any]:
     return [
@@ -95,28 +165,19 @@ def _to_json(hold: Hold) -> list[Any]:
         hold.streamed,
         hold.choices,
         hold.tokens_max,
-        prices_to_json(hold.prices),
-        None if hold.whole_prices is None else prices_to_json(hold.whole_prices),
         _estimate_to_json(hold.estimate),
-        [
-            [counter.scope.kind, counter.scope.ids, counter.window.name, counter.window.start_ms, counter.window.end_ms]
-            for counter in hold.counters
-        ],
+        " ".join([counter.key for counter in hold.counters]),  # no key has a blank in it
         hold.priced_by,
         hold.free,
     ]
 
 
-def _from_json(document: list[Any]) -> Hold:
+def _from_json_before(document: list[Any]) -> Hold:
+    """Read a hold in which prices stood with the rest, and counters by their parts."""
     version, hold_id, at_ms, model, streamed, choices, tokens_max, *rest = document
-    if version == _VERSION_BEFORE:
-        prices, whole_prices, expected, counters = rest
-        priced_by, free = "", False
-    elif version == _VERSION:
-        prices, whole_prices, expected, counters, priced_by, free = rest
-    else:
+    prices, whole_prices, expected, counters, priced_by, free = rest
+    if version != _VERSION_BEFORE:
         raise ValueError(f"a hold of version {version}")
-    read_prices: Callable[[Any], Prices] = flat_prices if version == _VERSION_BEFORE else prices_from_json
     return Hold(
         id=hold_id,
         reserved_at_ms=at_ms,
@@ -125,8 +186,8 @@ def _from_json(document: list[Any]) -> Hold:
             for kind, ids, name, start_ms, end_ms in counters
         ),
         model=model,
-        prices=read_prices(prices),
-        whole_prices=None if whole_prices is None else read_prices(whole_prices),
+        prices=prices_from_json(prices),
+        whole_prices=None if whole_prices is None else prices_from_json(whole_prices),
         estimate=_estimate_from_json(expected),
         streamed=streamed,
         choices=choices,

@@ -36,6 +36,7 @@ from extauthz.domain.named import (
 )
 from extauthz.domain.prices import NO_UNITS, Units
 from extauthz.domain.reading import characters_of, reading_of, texts_in, utf8_bytes
+from extauthz.domain.tags import tags_in
 
 PROMPTS_MAX = 2048
 DOCUMENTS_MAX = 10_000
@@ -124,8 +125,8 @@ def _document(raw: bytes, *, truncated: bool, endpoint: Endpoint, content_type: 
     refuse_misspelt(document.seen, _STEERING)
     refuse_deployments(document.seen)
     refuse_overlaid(document.seen, _STEERING)
-    for settings in _SETTINGS:
-        refuse_misspelt(inner(document.seen, settings), _STEERING_SETTINGS)
+    for settings in _settings_of(document.seen):
+        refuse_misspelt(settings, _STEERING_SETTINGS)
     return document
 
 
@@ -152,6 +153,7 @@ def _ask(document: Document, endpoint: Endpoint, *, model_required: bool, trunca
         service_tier=word(settled, "service_tier", SERVICE_TIER_BYTES_MAX),
         recalls=endpoint is Endpoint.RESPONSES and any(document.seen.get(key) is not None for key in _RECALLS),
         templated=document.seen.get(_TEMPLATE) is not None,
+        tags=tags_in(settled),
     )
 
 
@@ -165,18 +167,23 @@ def _end_user(document: Json) -> str | None:
 
 def _output_tokens_max(document: Json) -> int | None:
     """Give the largest maximum: which of several the upstream obeys is not known."""
-    given = [whole(document, key, 0, OUTPUT_TOKENS_MAX) for key in _OUTPUT_MAXIMA]
-    for settings in _SETTINGS:
-        given += [whole(inner(document, settings), key, 0, OUTPUT_TOKENS_MAX) for key in _SETTINGS_MAXIMA]
+    given = [whole(document, key, 0, OUTPUT_TOKENS_MAX) for key in _OUTPUT_MAXIMA if key in document]
+    for settings in _settings_of(document):
+        given += [whole(settings, key, 0, OUTPUT_TOKENS_MAX) for key in _SETTINGS_MAXIMA]
     return max((maximum for maximum in given if maximum is not None), default=None)
 
 
 def _answers(document: Json) -> int:
     """Give the most answers to one prompt that any key asks for."""
-    given = [whole(document, key, 1, CHOICES_MAX) for key in ("n", "best_of")]
-    for settings in _SETTINGS:
-        given += [whole(inner(document, settings), key, 1, CHOICES_MAX) for key in _CANDIDATES]
-    return max(answers or 1 for answers in given)
+    given = [whole(document, key, 1, CHOICES_MAX) for key in ("n", "best_of") if key in document]
+    for settings in _settings_of(document):
+        given += [whole(settings, key, 1, CHOICES_MAX) for key in _CANDIDATES]
+    return max((answers or 1 for answers in given), default=1)
+
+
+def _settings_of(document: Json) -> list[Json]:
+    """Give Gemini's settings, where there are any."""
+    return [inner(document, key) for key in _SETTINGS if key in document]
 
 
 def _prompts(document: Json) -> int:

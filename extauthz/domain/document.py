@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import jiter
 
@@ -18,6 +19,8 @@ from extauthz.domain.ask import RefusedBodyError
 KEYS_MAX = 256
 # The longest key that anything is looked for under, and more.
 FOLDED_CHARS_MAX = 64
+# Keys come from clients, who send the same ones again and again; so many are remembered as they fold.
+FOLDED_MAX = 1024
 
 Json = dict[str, object]
 
@@ -90,7 +93,12 @@ def folded(key: str) -> str:
     A longer one than any that is looked for stays as it is: it folds to none of them, since neither way of folding
     makes a text shorter than the ASCII that comes of it, and normalizing takes time by the square of its length.
     """
-    return unicodedata.normalize("NFKC", key).casefold() if len(key) <= FOLDED_CHARS_MAX else key
+    return _folded(key) if len(key) <= FOLDED_CHARS_MAX else key
+
+
+@lru_cache(FOLDED_MAX)
+def _folded(key: str) -> str:
+    return unicodedata.normalize("NFKC", key).casefold()
 
 
 def spellings_of(keys: Iterable[str]) -> Mapping[str, str]:

@@ -19,7 +19,8 @@ _MAKING = frozenset({"POST", "PUT", "PATCH"})
 
 def ask_of(facts: RequestFacts, route: Route) -> Ask | Unreadable:
     """Read what a request asks for, and make sure that every place that names a model names the same."""
-    query = parse_qs(facts.path.partition("?")[2])
+    _, asks_more, written = facts.path.partition("?")
+    query = parse_qs(written) if asks_more else {}
     query_models = (*query.get("model", ()), *(query.get("deployment", ()) if _is_realtime(route) else ()))
     header_models = facts.headers.get("x-litellm-model", ())
     content_types = facts.headers.get("content-type")
@@ -33,8 +34,10 @@ def ask_of(facts: RequestFacts, route: Route) -> Ask | Unreadable:
     )
     if isinstance(ask, Unreadable):
         return ask
+    if route.stream or route.guessed:
+        ask = replace(ask, stream=ask.stream or route.stream, guessed=route.guessed)
     return agree_on_model(
-        replace(ask, stream=ask.stream or route.stream, guessed=route.guessed),
+        ask,
         path_model=route.model,
         query_models=query_models,
         header_models=header_models,

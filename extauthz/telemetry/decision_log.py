@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from urllib.parse import quote
 
 from extauthz.domain.request import RequestFacts
@@ -42,7 +43,7 @@ class DecisionLog(Telemetry):
     def __init__(
         self,
         log: Logger,
-        allowed_share: Callable[[], float],
+        allowed_share: Callable[[], Decimal | float],
         chance: Callable[[], float],
         clock_s: Callable[[], float],
     ) -> None:
@@ -55,13 +56,13 @@ class DecisionLog(Telemetry):
 
     def decided(self, decision: Decision, facts: RequestFacts | None, seconds: float) -> None:
         """Write a line about a refusal, and by chance about an allow."""
-        now_s = self._clock_s()
-        if now_s - self._began_s >= LINES_S:
+        if self._counts and self._clock_s() - self._began_s >= LINES_S:
             self.tell_left_out()
-            self._began_s = now_s
         event = self._event(decision)
         if event is None:
             return
+        if not self._counts:
+            self._began_s = self._clock_s()
         kind = (event, str(decision.judged.reason))
         self._counts[kind] += 1
         if self._counts[kind] <= LINES_MAX:
@@ -83,7 +84,7 @@ class DecisionLog(Telemetry):
                 return DEFERRED
             case _:
                 share = self._allowed_share()
-                return ALLOWED if share > 0 and self._chance() < share else None
+                return ALLOWED if share and share > self._chance() else None
 
 
 def _fields(decision: Decision, facts: RequestFacts | None) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from extauthz.domain.budgets import Measure, Spent
 from extauthz.domain.prices import Usage
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Hold, Signal, State
@@ -18,7 +19,7 @@ from extauthz.ledger.link import Server
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished stream whose reservation ended by it: as `how`, at a cost in nano-USD, and what that `ending` did.
+    """A finished stream whose reservation ended by it: as `how`, with what was `spent`, and what that `ending` did.
 
     `usage` is what the answer said that it used. `trace` is the request's place in a trace (domain/trace.py).
     """
@@ -26,7 +27,7 @@ class Finished:
     hold: Hold
     how: State
     ending: Ending
-    cost_nanousd: int
+    spent: Spent
     usage: Usage | None
     trace: str | None
 
@@ -37,6 +38,16 @@ class Delivery(StrEnum):
     SENT = "sent"
     FAILED = "failed"  # refused, or not taken however often it was tried
     DROPPED = "dropped"  # there was no room for it to wait
+
+
+class LookupResult(StrEnum):
+    """What came of looking for a payer in a directory."""
+
+    HIT = "hit"  # what is remembered was young enough
+    FETCHED = "fetched"
+    ABSENT = "absent"
+    STALE = "stale"  # what is remembered has to do, for the directory does not answer
+    UNAVAILABLE = "unavailable"
 
 
 class Telemetry:
@@ -75,8 +86,13 @@ class Telemetry:
     def ending_lost(self, how: State, signal: Signal) -> None:
         """Hear of an ending that there was no room to keep; the lease ends its reservation."""
 
-    def changed_by_hand(self, what: str, subject: str, who: str, amount: int | None = None) -> None:
-        """Hear that somebody changed something of a running server: what was done, to what, and by whom."""
+    def changed_by_hand(
+        self, what: str, subject: str, who: str, amount: int | None = None, measure: Measure = Measure.USD
+    ) -> None:
+        """Hear that somebody changed something of a running server: what was done, to what, and by whom.
+
+        An amount is in the unit of its measure.
+        """
 
     def audited(self, audit: Audit | None) -> None:
         """Hear what an audit found; None when another server on the store has made one since."""
@@ -109,6 +125,21 @@ class Telemetry:
 
     def keys_missed(self, issuer: str, reason: str) -> None:
         """Hear that an issuer of tokens gave no keys, so that those before have to do."""
+
+    def directory_asked(self, result: LookupResult, count: int) -> None:
+        """Hear of so many payers who were looked for in the directory."""
+
+    def directory_fetched(self, seconds: float, entries: int) -> None:
+        """Hear that the directory answered, and how many payers are remembered."""
+
+    def directory_lost(self, reason: str) -> None:
+        """Hear that the directory does not answer."""
+
+    def directory_seen(self) -> None:
+        """Hear that the directory answers: for the first time, or again."""
+
+    def directory_unreadable(self, who: str, reason: str) -> None:
+        """Hear of a payer of whom the directory says what cannot be read."""
 
     def config_unchanged(self) -> None:
         """Hear that the files of the configuration were looked at, and say what is in force."""

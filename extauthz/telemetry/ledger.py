@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
-from extauthz.domain.budgets import Counter, Scope, Standing
+from extauthz.domain.budgets import Counter, Scope, Spent, Standing
 from extauthz.domain.reservation import Hold, Lease, Note
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import (
@@ -22,6 +22,8 @@ from extauthz.ledger.base import (
     ReserveResult,
 )
 from extauthz.telemetry.events import Telemetry
+
+Answer = TypeVar("Answer")
 
 
 class ObservedLedger(Ledger):
@@ -46,43 +48,35 @@ class ObservedLedger(Ledger):
 
     async def reserve(self, request: Reserve) -> ReserveResult:
         """Hold the claims' amounts, all or nothing."""
-        with self._observed("reserve"):
-            return await self._store.reserve(request)
+        return await self._observed("reserve", self._store.reserve(request))
 
-    async def settle(self, hold: Hold, cost_nanousd: int, note: Note = UNNOTED) -> Ending:
-        """End a reservation with its cost."""
-        with self._observed("settle"):
-            return await self._store.settle(hold, cost_nanousd, note)
+    async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:
+        """End a reservation with what it used."""
+        return await self._observed("settle", self._store.settle(hold, spent, note))
 
     async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """End a reservation with no cost."""
-        with self._observed("release"):
-            return await self._store.release(reservation_id, attempt=attempt, note=note)
+        return await self._observed("release", self._store.release(reservation_id, attempt=attempt, note=note))
 
     async def renew(self, hold: Hold, lease: Lease) -> bool:
         """Start the lease anew."""
-        with self._observed("renew"):
-            return await self._store.renew(hold, lease)
+        return await self._observed("renew", self._store.renew(hold, lease))
 
     async def promise(self, promise: Promise) -> bool:
         """Remember a promise."""
-        with self._observed("promise"):
-            return await self._store.promise(promise)
+        return await self._observed("promise", self._store.promise(promise))
 
     async def promised(self, name: str) -> str | None:
         """Give the hold that was promised under a name."""
-        with self._observed("promised"):
-            return await self._store.promised(name)
+        return await self._observed("promised", self._store.promised(name))
 
     async def forget(self, name: str) -> None:
         """Forget a promise."""
-        with self._observed("forget"):
-            await self._store.forget(name)
+        await self._observed("forget", self._store.forget(name))
 
     async def expire(self, count_max: int) -> tuple[Expired, ...]:
         """End reservations whose lease has run out."""
-        with self._observed("expire"):
-            return await self._store.expire(count_max)
+        return await self._observed("expire", self._store.expire(count_max))
 
     def heard_ms(self) -> int:
         """Tell when an access log last told of a stream."""
@@ -90,51 +84,44 @@ class ObservedLedger(Ledger):
 
     async def amend(self, amendment: Amendment) -> bool:
         """Change the books by hand."""
-        with self._observed("amend"):
-            return await self._store.amend(amendment)
+        return await self._observed("amend", self._store.amend(amendment))
 
     async def standings(
         self, limits: Sequence[tuple[Counter, int]], *, payers: Sequence[Scope] = ()
     ) -> tuple[Standing, ...]:
         """Tell how counters stand against limits."""
-        with self._observed("standings"):
-            return await self._store.standings(limits, payers=payers)
+        return await self._observed("standings", self._store.standings(limits, payers=payers))
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
         """List counters."""
-        with self._observed("balances"):
-            return await self._store.balances(count_max)
+        return await self._observed("balances", self._store.balances(count_max))
 
     async def open_count(self) -> int:
         """Count the open reservations."""
-        with self._observed("open_count"):
-            return await self._store.open_count()
+        return await self._observed("open_count", self._store.open_count())
 
     async def reservations(self, count_max: int) -> tuple[OpenReservation, ...]:
         """List open reservations."""
-        with self._observed("reservations"):
-            return await self._store.reservations(count_max)
+        return await self._observed("reservations", self._store.reservations(count_max))
 
     async def audit(self) -> Audit:
         """Compare every counter with what explains it."""
-        with self._observed("audit"):
-            return await self._store.audit()
+        return await self._observed("audit", self._store.audit())
 
     async def announce(self, name: str, ttl_ms: int) -> bool:
         """Tell whether this is the first call with `name`."""
-        with self._observed("announce"):
-            return await self._store.announce(name, ttl_ms)
+        return await self._observed("announce", self._store.announce(name, ttl_ms))
 
     async def close(self) -> None:
         """Let go of what the store holds open."""
         await self._store.close()
 
-    @contextmanager
-    def _observed(self, verb: str) -> Iterator[None]:
+    async def _observed(self, verb: str, carried_out: Awaitable[Answer]) -> Answer:
         started_s = self._clock_s()
         try:
-            yield
+            answer = await carried_out
         except StoreUnavailableError as error:
             self._telemetry.store_failed(verb, error)
             raise
         self._telemetry.store_answered(verb, self._clock_s() - started_s)
+        return answer

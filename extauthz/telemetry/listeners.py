@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from extauthz.domain.budgets import Measure
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Signal, State
 from extauthz.domain.thresholds import Alert
@@ -11,7 +12,7 @@ from extauthz.domain.verdict import Decision
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Audit, Ending
 from extauthz.ledger.link import Server
-from extauthz.telemetry.events import Delivery, Finished, Telemetry
+from extauthz.telemetry.events import Delivery, Finished, LookupResult, Telemetry
 
 
 class Listeners(Telemetry):
@@ -75,10 +76,12 @@ class Listeners(Telemetry):
         for listener in self._listeners:
             listener.ending_lost(how, signal)
 
-    def changed_by_hand(self, what: str, subject: str, who: str, amount: int | None = None) -> None:
+    def changed_by_hand(
+        self, what: str, subject: str, who: str, amount: int | None = None, measure: Measure = Measure.USD
+    ) -> None:
         """Hear that somebody changed something of a running server: what was done, to what, and by whom."""
         for listener in self._listeners:
-            listener.changed_by_hand(what, subject, who, amount)
+            listener.changed_by_hand(what, subject, who, amount, measure)
 
     def audited(self, audit: Audit | None) -> None:
         """Hear what an audit found; None when another server on the store has made one since."""
@@ -131,6 +134,31 @@ class Listeners(Telemetry):
         """Hear that an issuer of tokens gave no keys, so that those before have to do."""
         for listener in self._listeners:
             listener.keys_missed(issuer, reason)
+
+    def directory_asked(self, result: LookupResult, count: int) -> None:
+        """Hear of so many payers who were looked for in the directory."""
+        for listener in self._listeners:
+            listener.directory_asked(result, count)
+
+    def directory_fetched(self, seconds: float, entries: int) -> None:
+        """Hear that the directory answered, and how many payers are remembered."""
+        for listener in self._listeners:
+            listener.directory_fetched(seconds, entries)
+
+    def directory_lost(self, reason: str) -> None:
+        """Hear that the directory does not answer."""
+        for listener in self._listeners:
+            listener.directory_lost(reason)
+
+    def directory_seen(self) -> None:
+        """Hear that the directory answers: for the first time, or again."""
+        for listener in self._listeners:
+            listener.directory_seen()
+
+    def directory_unreadable(self, who: str, reason: str) -> None:
+        """Hear of a payer of whom the directory says what cannot be read."""
+        for listener in self._listeners:
+            listener.directory_unreadable(who, reason)
 
     def config_unchanged(self) -> None:
         """Hear that the files of the configuration were looked at, and say what is in force."""

@@ -12,6 +12,8 @@ import structlog
 from structlog.processors import NAME_TO_LEVEL
 
 from extauthz.domain.address import Address
+from extauthz.domain.budgets import Measure
+from extauthz.domain.measures import amount_text
 from extauthz.domain.money import usd, usd_text
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Signal, State
@@ -20,7 +22,7 @@ from extauthz.domain.verdict import Decision
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Audit, Ending
 from extauthz.ledger.link import Server
-from extauthz.telemetry.events import Delivery, Telemetry
+from extauthz.telemetry.events import Delivery, LookupResult, Telemetry
 from extauthz.telemetry.lines import LineWriter
 from extauthz.telemetry.metrics import Metrics
 
@@ -133,7 +135,7 @@ class Reporter(Telemetry):
 
     def store_answered(self, verb: str, seconds: float) -> None:
         """Time a verb."""
-        self._metrics.store_seconds.labels(verb).observe(seconds)
+        self._metrics.store_answered(verb, seconds)
 
     def store_failed(self, verb: str, error: StoreUnavailableError) -> None:
         """Count a verb that the store did not answer, and log one of them now and then."""
@@ -151,10 +153,13 @@ class Reporter(Telemetry):
         """Count an ending that was not kept."""
         self._metrics.endings_lost.labels(how, signal).inc()
 
-    def changed_by_hand(self, what: str, subject: str, who: str, amount: int | None = None) -> None:
+    def changed_by_hand(
+        self, what: str, subject: str, who: str, amount: int | None = None, measure: Measure = Measure.USD
+    ) -> None:
         """Log who changed what."""
-        amount_usd = None if amount is None else usd_text(amount)
-        self._log.info("changed by hand", what=what, subject=subject, who=who, amount_usd=amount_usd)
+        name = "amount_usd" if measure is Measure.USD else f"amount_{measure}"
+        amounts = {name: None if amount is None else amount_text(amount, measure)}
+        self._log.info("changed by hand", what=what, subject=subject, who=who, **amounts)
 
     def audited(self, audit: Audit | None) -> None:
         """Show how far the books are from what explains them, and log that they are wrong."""
@@ -189,6 +194,28 @@ class Reporter(Telemetry):
         self._store_away = True
         self._metrics.store_up.set(0)
         self._log.error("the store is away", reason=reason)
+
+    def directory_asked(self, result: LookupResult, count: int) -> None:
+        """Count payers who were looked for."""
+        self._metrics.directory.lookups.labels(result).inc(count)
+
+    def directory_fetched(self, seconds: float, entries: int) -> None:
+        """Show that the directory answered."""
+        self._metrics.directory.fetched(seconds, entries)
+
+    def directory_lost(self, reason: str) -> None:
+        """Show and log that the directory is away."""
+        self._metrics.directory.up.set(0)
+        self._log.error("the directory is away", reason=reason)
+
+    def directory_seen(self) -> None:
+        """Show and log that the directory is there."""
+        self._metrics.directory.up.set(1)
+        self._log.info("the directory is there")
+
+    def directory_unreadable(self, who: str, reason: str) -> None:
+        """Log whose record is wrong."""
+        self._log.warning("the directory says what cannot be read", payer=who, reason=reason)
 
     def store_seen(self, server: Server) -> None:
         """Show how the store is, and log what is new or dangerous about it."""

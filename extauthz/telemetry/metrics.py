@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.samples import Sample
 
-from extauthz.domain.budgets import Standing
+from extauthz.domain.budgets import Measure, Standing
 from extauthz.domain.money import usd
 from extauthz.domain.reservation import Signal, State
 from extauthz.domain.thresholds import ThresholdKind
@@ -15,6 +16,7 @@ from extauthz.domain.tokens import TokenFault
 from extauthz.domain.verdict import Decision, Deny
 from extauthz.ledger.base import Ending
 from extauthz.ledger.link import Server
+from extauthz.telemetry.directory import DirectoryMetrics
 from extauthz.telemetry.events import Delivery
 
 # Budgets that /metrics shows one by one, those nearest to their limit first: an alert needs no others. What they leave
@@ -94,6 +96,7 @@ class Metrics:
             "Verbs that a store had forgotten when it started anew or failed over, and was told again.",
             registry=registry,
         )
+        self.directory = DirectoryMetrics(registry, _SECONDS)
         self.audit_drift = Gauge(
             "extauthz_audit_drift_usd",
             "How far counters are from what explains them, all together; 0 where another server audited them last.",
@@ -170,12 +173,20 @@ class Metrics:
         self._limit = Gauge("extauthz_budget_limit_usd", "The limit of a budget.", budget, registry=registry)
         self._spent = Gauge("extauthz_budget_spent_usd", "Settled cost in its window.", budget, registry=registry)
         self._held = Gauge("extauthz_budget_held_usd", "Open reservations in its window.", budget, registry=registry)
+        other = ("scope", "window", "measure")
+        self._other_limit = Gauge(
+            "extauthz_budget_limit", "The limit of a budget in tokens or requests.", other, registry=registry
+        )
+        self._other_spent = Gauge(
+            "extauthz_budget_spent", "Tokens or requests of answers in its window.", other, registry=registry
+        )
+        self._other_held = Gauge("extauthz_budget_held", "The same of open reservations.", other, registry=registry)
         self._hidden = Gauge(
             "extauthz_budgets_hidden", f"Budgets beyond the {BUDGETS_MAX} that are shown.", registry=registry
         )
         self._rest = Gauge(
             "extauthz_budgets_rest_usd",
-            f"Budgets beyond the {BUDGETS_MAX} that are shown, added up: their limits, what is spent and held.",
+            f"Budgets in USD beyond the {BUDGETS_MAX} that are shown, added up: their limits, what is spent and held.",
             ("of",),
             registry=registry,
         )
@@ -184,14 +195,20 @@ class Metrics:
             "When the store was last asked how the budgets stand; what is shown of them is as old.",
             registry=registry,
         )
+        # Of each Check: to find a series by its labels takes a lock and a text of each, 2 µs. There are few of them.
+        self._checks_of, self._store_seconds_of = cache(self.checks.labels), cache(self.store_seconds.labels)
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Count an answered Check."""
         judged = decision.judged
-        self.checks.labels(decision.route_class, decision.word, judged.reason).inc()
+        self._checks_of(decision.route_class, decision.word, judged.reason).inc()
         if isinstance(judged, Deny) and judged.fault is not None:
             self.tokens_refused.labels(judged.fault).inc()
         self.check_seconds.observe(seconds)
+
+    def store_answered(self, verb: str, seconds: float) -> None:
+        """Time a verb."""
+        self._store_seconds_of(verb).observe(seconds)
 
     def ended(self, how: State, signal: Signal, ending: Ending) -> None:
         """Count an ended reservation once, and signals that changed nothing apart."""
@@ -227,13 +244,19 @@ class Metrics:
 
         There are `hidden` more, which come to `rest_nanousd` by `limit`, `spent` and `held`.
         """
-        for gauge in (self._limit, self._spent, self._held):
+        in_usd, others = (
+            (self._limit, self._spent, self._held),
+            (self._other_limit, self._other_spent, self._other_held),
+        )
+        for gauge in (*in_usd, *others):
             gauge.clear()
         for standing in standings:
-            labels = (standing.counter.scope.text, standing.counter.window.name)
-            self._limit.labels(*labels).set(float(usd(standing.limit)))
-            self._spent.labels(*labels).set(float(usd(standing.spent)))
-            self._held.labels(*labels).set(float(usd(standing.held)))
+            counter, amounts = standing.counter, (standing.limit, standing.spent, standing.held)
+            for usd_gauge, other_gauge, amount in zip(in_usd, others, amounts, strict=True):
+                if counter.measure is Measure.USD:
+                    usd_gauge.labels(counter.scope.text, counter.label).set(float(usd(amount)))
+                else:
+                    other_gauge.labels(counter.scope.text, counter.label, counter.measure).set(amount)
         self._hidden.set(hidden)
         for what, nanousd in rest_nanousd.items():
             self._rest.labels(what).set(float(usd(nanousd)))

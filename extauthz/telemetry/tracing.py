@@ -247,7 +247,7 @@ class Tracing(Telemetry):
             "extauthz.ending": str(finished.ending),
             "extauthz.reservation": public_id(hold.id),
             "extauthz.estimate_usd": _usd(hold.estimate.cost_nanousd),
-            "extauthz.cost_usd": _usd(finished.cost_nanousd),
+            "extauthz.cost_usd": _usd(finished.spent.cost_nanousd),
         }
 
     def _of_model(self, name: str | None) -> _Attributes:

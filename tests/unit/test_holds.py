@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.adapters.holds import HOLD_BYTES_MAX, SEALED_CHARS_MAX, HoldCodec
-from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.adapters.holds import HOLD_BYTES_MAX, PRICES_MAX, SEALED_CHARS_MAX, HoldCodec
+from extauthz.domain.budgets import Counter, Filter, FilterKind, Measure, Scope, ScopeKind
 from extauthz.domain.prices import Estimate, Prices, Rates, Units
 from extauthz.domain.reservation import Hold, promise_name, public_id
 from extauthz.domain.windows import Window
@@ -36,23 +36,29 @@ HOLD = Hold(
     priced_by="0123456789ab",
 )
 
-# What a hold of version 2 is made of: five rates in a row, five numbers of an estimate, and no units.
-BEFORE = replace(HOLD, priced_by="")
+MEASURED = (
+    Counter(HOLD.counters[0].scope, HOLD.counters[1].window, Measure.TOKENS, Filter(FilterKind.MODEL, "a/b | c")),
+    Counter(HOLD.counters[1].scope, HOLD.counters[0].window, Measure.REQUESTS),
+)
+
+# A hold as version 3 wrote it: prices stand with the rest, and counters by their parts.
 BEFORE_JSON = [
-    2,
-    BEFORE.id,
-    BEFORE.reserved_at_ms,
-    BEFORE.model,
+    3,
+    HOLD.id,
+    HOLD.reserved_at_ms,
+    HOLD.model,
     True,
     3,
     384_000,
-    ["1.5E-7", "0.00001", "0", None, None],
-    ["0", "0.000002", None, None, None],
+    {"i": "1.5E-7", "o": "0.00001", "r": "0"},
+    {"i": "0", "o": "0.000002"},
     [12, 512, 5_121_800, 99_000_000, 100],
     [
         ["global", [], "lifetime", 0, None],
         ["member", ["a/b", "ü|n"], "1mo", 1_788_000_000_000, 1_791_000_000_000],
     ],
+    "0123456789ab",
+    False,
 ]
 
 AMOUNTS = st.decimals(min_value=0, max_value=1, allow_nan=False, allow_infinity=False, places=20)
@@ -107,6 +113,7 @@ def sealed(document: list[object]) -> str:
         pytest.param(
             replace(HOLD, estimate=replace(HOLD.estimate, units=Units(1, 2, 3, 4, 5), flat_nanousd=6)), id="with units"
         ),
+        pytest.param(replace(HOLD, counters=(*HOLD.counters, *MEASURED)), id="of tokens and requests of some models"),
     ],
 )
 def test_a_hold_comes_back_as_it_left(hold: Hold) -> None:
@@ -124,10 +131,10 @@ def test_prices_come_back_as_they_left(prices: Prices, whole_prices: Prices | No
 
 def test_a_hold_of_the_version_before_is_read() -> None:
     """While servers are replaced, requests that older ones let through are still under way."""
-    assert BEFORE == codec().decode(sealed(BEFORE_JSON))
+    assert HOLD == codec().decode(sealed(BEFORE_JSON))
 
 
-@pytest.mark.parametrize("version", [1, 4, "3", None])
+@pytest.mark.parametrize("version", [2, 4, 5, "3", None])
 def test_other_versions_are_not_guessed_at(version: object) -> None:
     """A hold that somebody else's rules are for is no hold here."""
     with pytest.raises(HoldRejectedError):
@@ -158,7 +165,8 @@ def test_the_largest_hold_fits() -> None:
     base = Prices(Decimal(1), Decimal(1), above=lengths)
     prices = replace(base, tiers=tuple((tier, base) for tier in TIERS.values()))
     windows = [Window(f"{number}d", 0, 10**12) for number in range(8)]
-    scopes = [Scope(kind, ("\0" * 256,) * (2 if kind is ScopeKind.MEMBER else 1)) for kind in ScopeKind]
+    counts = {ScopeKind.GLOBAL: 0, ScopeKind.ANONYMOUS: 0, ScopeKind.MEMBER: 2}
+    scopes = [Scope(kind, ("\0" * 256,) * counts.get(kind, 1)) for kind in ScopeKind]
     hold = replace(
         HOLD,
         prices=prices,
@@ -167,6 +175,34 @@ def test_the_largest_hold_fits() -> None:
     )
 
     assert hold == codec().decode(signed(hold))
+
+
+def test_a_hold_that_nobody_would_read_is_not_written() -> None:
+    """On more counters than it has room for, it is an error: the request is refused, and not counted nowhere."""
+    window = Window("lifetime", 0, None)
+    long = tuple(
+        Counter(Scope(ScopeKind.TAG, ("\0" * 250 + str(number),)), window, Measure.TOKENS) for number in range(600)
+    )
+
+    with pytest.raises(ValueError, match="600 counters"):
+        codec().encode(replace(HOLD, counters=long))
+
+
+def test_prices_of_another_model_are_not_mistaken() -> None:
+    """What is remembered of prices belongs to those prices: holds of many models pass through one codec, and back."""
+    shared = codec()
+    for number in range(2 * PRICES_MAX):
+        hold = replace(HOLD, prices=Prices(Decimal(number), Decimal(1)))  # the one before is gone by now
+
+        assert hold == shared.decode(shared.encode(hold) or "")
+
+
+def test_prices_cannot_be_exchanged() -> None:
+    """Prices stand apart, and are signed with the hold that they are of: those of another hold are refused."""
+    own, other = signed().split("."), signed(replace(HOLD, prices=Prices(Decimal(0), Decimal(0)))).split(".")
+
+    with pytest.raises(HoldRejectedError):
+        codec().decode(".".join((own[0], other[1], own[2])))
 
 
 def test_another_store_cannot_read_it() -> None:

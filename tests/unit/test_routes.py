@@ -6,7 +6,7 @@ import pytest
 
 from extauthz.domain.endpoints import ENDPOINTS, Api, Charge, Endpoint, EndpointRow, row_of
 from extauthz.domain.paths import PATH_CHARS_MAX
-from extauthz.domain.routes import Route, RouteClass, classify
+from extauthz.domain.routes import REMEMBERED_CHARS_MAX, REMEMBERED_MAX, Route, RouteClass, _remembered, classify
 
 LIST = Route(RouteClass.DISCOVERY, Endpoint.MODEL_LIST)
 OPAQUE = Route(RouteClass.INFERENCE, Endpoint.OPAQUE, guessed=True)
@@ -512,3 +512,31 @@ def test_whose_clients_ask(method: str, path: str, headers: dict[str, tuple[str,
 def test_a_stream_that_the_path_asks_for(path: str, stream: bool) -> None:  # noqa: FBT001 - a column of the table
     """Where the path says that an answer is a stream, no body has to."""
     assert stream is classify("POST", path, {}).stream
+
+
+def test_what_is_remembered_of_paths_is_bounded() -> None:
+    """Clients choose paths: however many there are, and however long, little of them is kept, and all are answered."""
+    long = "/v1/" + "x" * REMEMBERED_CHARS_MAX
+    before = _remembered.cache_info().misses
+
+    assert {Endpoint.OPAQUE} == {
+        classify("POST", f"/v1/x{number}", {}).endpoint for number in range(REMEMBERED_MAX + 1)
+    }
+    assert classify("POST", long, {}).endpoint is Endpoint.OPAQUE
+    assert _remembered.cache_info().currsize == REMEMBERED_MAX
+    assert _remembered.cache_info().misses == before + REMEMBERED_MAX + 1
+
+
+def test_what_is_remembered_of_a_path_is_not_all_that_counts() -> None:
+    """The same path is another route with another method, with headers that say so, and below other prefixes."""
+    path = "/api/v1/models"
+    plain = classify("GET", path, {}, ("/api",))
+
+    assert plain.route_class is RouteClass.DISCOVERY
+    for _ in range(2):
+        assert plain == classify("GET", f"{path}?a=b", {}, ("/api",))
+        assert plain != classify("POST", path, {}, ("/api",))
+        assert plain != classify("GET", path, {})
+        assert plain != classify("GET", path, {"upgrade": ("websocket",)}, ("/api",))
+        assert plain != classify("GET", path, {"x-http-method": ("POST",)}, ("/api",))
+        assert classify("GET", path, {"anthropic-version": ("1",)}, ("/api",)).api is Api.ANTHROPIC
