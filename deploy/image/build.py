@@ -17,13 +17,14 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from deploy.image import elf
 from deploy.image.debian import CERTIFICATES, PYTHON, DebianError, download, system
 from deploy.image.oci import Image, Layer, write_archive
 from deploy.image.sbom import whole_sbom
-from deploy.image.tree import File, Folder, Link, Tree, from_folder, size_of, to_folder, to_tar
+from deploy.image.tree import File, Folder, Link, Node, Tree, from_folder, size_of, to_folder, to_tar
 
 ROOT = Path(__file__).parents[2]
 HOME = "opt/extauthz"
@@ -49,7 +50,6 @@ CONFIG = {
 
 # What no running program reads: tests, types, sources of what is compiled.
 _UNREAD = re.compile(r"(.*/)?(tests?|include|__pycache__)/.*|.*\.(pyi|pyx|pxd|pxi|c|cc|h|hash)|bin/.*|\.lock")
-_ELF = b"\x7fELF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def labels(options: Options) -> dict[str, str]:
     return {f"org.opencontainers.image.{name}": value for name, value in said.items() if value}
 
 
-_EXPORT = ("export", "--quiet", "--frozen", "--no-dev", "--extra=tracing", "--no-annotate")
+_EXPORT = ("export", "--quiet", "--frozen", "--no-dev", "--extra=tracing", "--extra=litellm", "--no-annotate")
 
 
 def _dependencies(options: Options, machine: Machine, folder: Path) -> Tree:
@@ -146,8 +146,12 @@ def _dependencies(options: Options, machine: Machine, folder: Path) -> Tree:
     return {
         f"{HOME}/pyvenv.cfg": File(b"home = /usr/bin\ninclude-system-site-packages = false\n"),
         f"{HOME}/bin/python": Link(f"/usr/bin/{PYTHON}"),
-        **from_folder(site, SITE, _read),
+        **{path: _lean(node) for path, node in from_folder(site, SITE, _read).items()},
     }
+
+
+def _lean(node: Node) -> Node:
+    return replace(node, blob=elf.without_symbols(node.blob)) if isinstance(node, File) else node
 
 
 def _service(options: Options, folder: Path) -> Tree:
@@ -201,7 +205,7 @@ def _compile(trees: Sequence[Tree], machine: Machine, root: Path) -> None:
 def _lacking(tree: Tree, root: Path, loader: Sequence[str]) -> Iterator[str]:
     """Give the libraries that a tree's programs and libraries need and the image does not have."""
     for path, node in tree.items():
-        if isinstance(node, File) and node.blob.startswith(_ELF) and not path.startswith("usr/lib64/ld-"):
+        if isinstance(node, File) and node.blob.startswith(elf.MAGIC) and not path.startswith("usr/lib64/ld-"):
             told = subprocess.run(
                 [*loader, "--list", str(root / path)],
                 capture_output=True,
