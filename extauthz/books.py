@@ -1,4 +1,4 @@
-"""The commands that look at the books in a store by themselves, with no server between: `journal` and `audit`."""
+"""The commands that open the books in a store by themselves, with no server between: `journal`, `audit`, `import`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import random
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from rich.console import Console
@@ -18,18 +19,21 @@ from rich.progress import Progress, TaskID
 from extauthz.config.model import Settings
 from extauthz.console.audits import Findings, show
 from extauthz.console.exports import Format, write_export
+from extauthz.domain.budgets import Counter
 from extauthz.domain.money import usd, usd_text
 from extauthz.errors import NoBooksError
 from extauthz.ledger.audit import Auditor
-from extauthz.ledger.base import Audit, together
+from extauthz.ledger.base import Amendment, AmendmentKind, Audit, together
 from extauthz.ledger.journal import Journal
 from extauthz.ledger.link import Server
+from extauthz.ledger.pieces import chunks
 from extauthz.ledger.redis import RedisLedger, RedisOptions
-from extauthz.ledger.shards import new_ledgers
+from extauthz.ledger.shards import ShardedLedger, new_ledgers
 
 OPEN_S = 5.0
 # A look at the books may meet a server that is busy, and nobody waits for it with a request.
 TIMEOUT_S = 10.0
+SEEDS_AT_ONCE = 500
 
 
 class _Quiet:
@@ -129,6 +133,32 @@ def _tell(findings: Findings, corrected: Audit | None, *, as_json: bool) -> None
         sys.stdout.write(f"{len(corrected.drifts)} counters put right, by {amount} USD in all\n")
         sys.stdout.flush()
     show(findings)
+
+
+async def seed_books(settings: Settings, seeds: Mapping[Counter, int], who: str) -> tuple[int, int]:
+    """Let counters have spent so much at least, and tell on how many something was put, and how much in nano-USD.
+
+    What is there already counts, and the same amount is put on a counter once: done again, this adds nothing.
+    """
+    added, total_nanousd = 0, 0
+    async with opened_books(settings, None) as shards:
+        store = shards[0] if len(shards) == 1 else ShardedLedger(shards)
+        for piece in chunks([*seeds.items()], SEEDS_AT_ONCE):
+            standings = await store.standings([(counter, 0) for counter, _ in piece])
+            missing = [
+                Amendment(_seed_id(counter, amount), AmendmentKind.IMPORT, counter, amount - standing.spent, who)
+                for (counter, amount), standing in zip(piece, standings, strict=True)
+                if amount > standing.spent
+            ]
+            changed = await asyncio.gather(*map(store.amend, missing))
+            made = [amendment for amendment, made in zip(missing, changed, strict=True) if made]
+            added += len(made)
+            total_nanousd += sum(amendment.amount or 0 for amendment in made)
+    return added, total_nanousd
+
+
+def _seed_id(counter: Counter, amount: int) -> str:
+    return f"seed:{sha256(f'{counter.key}={amount}'.encode()).hexdigest()}"
 
 
 async def _rebuild(auditor: Auditor, export: Path | None) -> Audit:

@@ -13,7 +13,8 @@ import click
 
 from extauthz.console.check import check
 from extauthz.console.commands import COMMANDS
-from extauthz.console.parameters import ADDRESS, FILE, PLACE, json_option, speaks_to_a_server
+from extauthz.console.parameters import ADDRESS, FILE, PLACE, json_option, speaks_to_a_server, who_option
+from extauthz.console.payer_commands import DIRECTORY_COMMANDS
 from extauthz.console.target import Target
 from extauthz.domain.address import Address
 from extauthz.errors import ConfigError, ExtauthzError
@@ -236,6 +237,63 @@ def replay(*, path: Path, spent: Path | None, record: Path, as_json: bool) -> No
         replays.show(found)
 
 
+@main.group("import")
+def import_() -> None:
+    """Take over what another gateway has in its database."""
+
+
+@import_.command("litellm")
+@click.option(
+    "--database-url",
+    envvar="DATABASE_URL",
+    required=True,
+    metavar="URL",
+    help="LiteLLM's database, as its own database_url says it; best by the variable DATABASE_URL.",
+)
+@click.option("--out", type=FILE, help="Write to this file instead of standard output.")
+@click.option(
+    "--end-user-budget", metavar="ID", help="LiteLLM's max_end_user_budget_id: the budget of end users without one."
+)
+@click.option(
+    "--config",
+    "path",
+    type=FILE,
+    help="Put what LiteLLM has booked in its current windows into the store of this configuration, by its calendar.",
+)
+@who_option
+def import_litellm(
+    *, database_url: str, out: Path | None, end_user_budget: str | None, path: Path | None, who: str
+) -> None:
+    """Write the keys, teams, users and all others of LiteLLM's database as a configuration file.
+
+    The database is only read, and LiteLLM may go on. With --config this is done again as often as wanted: a budget
+    has spent at least what LiteLLM says, and what is there already counts.
+    """
+    try:
+        from extauthz.console import imports  # needs the extra `litellm`
+        from extauthz.directories.litellm.files import to_yaml
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is missing: pip install 'extauthz[litellm]'") from error
+
+    config = None if path is None else _load_file(path)
+    try:
+        inventory = asyncio.run(imports.read_everything(database_url, end_user_budget))
+        text = to_yaml(inventory)
+        if out is None:
+            click.echo(text, nl=False)
+        else:
+            out.write_text(text, encoding="utf-8")
+        for line in imports.summary(inventory, text):
+            click.echo(line, err=True)
+        if config is not None:
+            from extauthz.books import seed_books
+
+            seeds = imports.seeds_of(inventory, config)
+            click.echo(imports.seeded(len(seeds), *asyncio.run(seed_books(config.settings, seeds, who))), err=True)
+    except (OSError, ValueError, ExtauthzError) as error:
+        raise click.ClickException(str(error)) from error
+
+
 @main.command()
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, and print what to try.")
 def demo(keep: bool) -> None:
@@ -262,5 +320,5 @@ def _load(origin: Origin) -> Snapshot:
         sys.exit(1)
 
 
-for command in (check, *COMMANDS):
+for command in (check, *COMMANDS, *DIRECTORY_COMMANDS):
     main.add_command(command)

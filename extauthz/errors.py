@@ -24,6 +24,10 @@ class StoreRefusedError(ExtauthzError):
     """The store answers, but keeping money in it would lose some."""
 
 
+class DirectoryUnavailableError(ExtauthzError):
+    """The directory did not answer in time, or not with what can be read; nothing new is known about anybody."""
+
+
 class NoBooksError(ExtauthzError):
     """The books cannot be looked at."""
 

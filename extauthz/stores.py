@@ -1,14 +1,21 @@
-"""The store that a configuration names: opened, and refused where it would lose money."""
+"""The store that a configuration names: opened, and refused where it would lose money; and who is kept beside books."""
 
 from __future__ import annotations
 
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from extauthz.config.model import Settings
+from extauthz.config.snapshot import Snapshot
+from extauthz.directories.store.archive import Archive
+from extauthz.directories.store.memory import MemoryRecords
+from extauthz.directories.store.records import Records
+from extauthz.directories.store.redis import RedisRecords
+from extauthz.directories.store.registry import KEY_PREFIX, Registry
+from extauthz.domain.budgets import Scope
 from extauthz.errors import StoreRefusedError
 from extauthz.ledger.base import Ledger
 from extauthz.ledger.link import Server
@@ -16,11 +23,14 @@ from extauthz.ledger.memory import MemoryLedger
 from extauthz.ledger.reading import StoredBooks
 from extauthz.ledger.redis import RedisLedger, RedisOptions, StoreListener
 from extauthz.ledger.shards import ShardedLedger, new_ledgers
+from extauthz.telemetry.events import Telemetry
 
 # How long the start waits for the store.
 START_S = 5.0
 
 SIGNING_KEY_BYTES = 32
+# The randomness of a key that is made here.
+KEY_BYTES = 32
 
 
 @asynccontextmanager
@@ -63,6 +73,30 @@ def books_of(store: Ledger) -> tuple[StoredBooks, ...]:
             return shards
         case _:
             return ()
+
+
+def records_of(store: Ledger) -> Records:
+    """Give the place of keys and payers beside the books: with the first shard's, or in memory where these are."""
+    books = books_of(store)
+    if not books:
+        return MemoryRecords(_unix_ms)
+    return RedisRecords(books[0].link, books[0].keys.tag, time.monotonic)
+
+
+def new_registry(records: Records, configuration: Callable[[], Snapshot], telemetry: Telemetry) -> Registry:
+    """Make who changes keys and payers."""
+
+    def told(what: str, subject: str, who: str) -> None:
+        telemetry.changed_by_hand(f"directory_{what}", subject, who)
+
+    def listed(scope: Scope) -> bool:
+        return configuration().directory.is_listed(scope)
+
+    return Registry(Archive(records, told), listed=listed, new_key=_new_key, unix_s=time.time)
+
+
+def _new_key() -> str:
+    return f"{KEY_PREFIX}{secrets.token_urlsafe(KEY_BYTES)}"
 
 
 def _refuse_forgetful(server: Server | None, settings: Settings) -> None:

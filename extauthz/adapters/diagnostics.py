@@ -7,22 +7,19 @@ a sentence that says what to do next.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, TypeVar
-
-import grpc
-import grpc.aio
 
 from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as messages
 from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2_grpc
 from extauthz.adapters import explanations
 from extauthz.adapters import operator_messages as written
+from extauthz.adapters.answering import Context, answering
 from extauthz.adapters.status import StatusReport
 from extauthz.config.effective import effective
 from extauthz.config.snapshot import Snapshot
-from extauthz.errors import AbsentError, BusyError, ImpossibleError, StoreUnavailableError, UnclearError
+from extauthz.directories.store.registry import Registry
+from extauthz.errors import BusyError, ImpossibleError, UnclearError
 from extauthz.explanation import Explainer
 from extauthz.holdings import Custody
 from extauthz.inspection import Inspector
@@ -33,36 +30,23 @@ from extauthz.telemetry.events import Telemetry
 from extauthz.telemetry.log import Verbosity
 from extauthz.treasury import Treasury
 
-# How long an answer may take, and that of an audit, which reads all books.
-ANSWER_S = 10.0
+# How long an audit may take, which reads all books.
 AUDIT_S = 600.0
 
 # Readers of the journal at once, and how long one of them may keep an entry waiting.
 JOURNAL_READERS_MAX = 4
 JOURNAL_WRITE_S = 60.0
 
-# Some of it quotes what was asked. Longer details would not get through: clients take 8 KiB, and each letter may be 12.
-DETAILS_CHARS_MAX = 600
-
 LEVELS = ("debug", "info", "warning", "error")
-
-_CODES: Mapping[type[Exception], grpc.StatusCode] = {
-    UnclearError: grpc.StatusCode.INVALID_ARGUMENT,
-    AbsentError: grpc.StatusCode.NOT_FOUND,
-    ImpossibleError: grpc.StatusCode.FAILED_PRECONDITION,
-    BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    StoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
-}
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Request = TypeVar("Request")
-Answer = TypeVar("Answer")
-Method = Callable[["Diagnostics", Request, Context], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """Who knows the answers. `books` are the store's own, one for each shard, none where it keeps no journal."""
+    """Who knows the answers.
+
+    `books` are the store's own, one for each shard, none where it keeps no journal; `registry` knows the keys in it,
+    where they are there.
+    """
 
     configuration: Callable[[], Snapshot]
     treasury: Treasury
@@ -70,31 +54,12 @@ class Experts:
     inspector: Inspector
     books: tuple[StoredBooks, ...]
     explainer: Explainer
+    registry: Registry | None
     feed: DecisionFeed
     status: StatusReport
     verbosity: Verbosity
     telemetry: Telemetry
     new_id: Callable[[], str]
-
-
-def _answering(seconds_max: float | None = ANSWER_S) -> Callable[[Method[Request, Answer]], Method[Request, Answer]]:
-    """Have a method answer within a time, and turn what it raises into a status."""
-
-    def decorate(method: Method[Request, Answer]) -> Method[Request, Answer]:
-        @wraps(method)
-        async def answer(self: Diagnostics, request: Request, context: Context) -> Answer:
-            try:
-                async with asyncio.timeout(seconds_max):
-                    return await method(self, request, context)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:  # noqa: BLE001 - each becomes a status
-                code, details = self.status_of(error)
-                await context.abort(code, details[:DETAILS_CHARS_MAX])
-
-        return answer
-
-    return decorate
 
 
 class Diagnostics(diagnostics_pb2_grpc.DiagnosticsServicer):
@@ -104,14 +69,14 @@ class Diagnostics(diagnostics_pb2_grpc.DiagnosticsServicer):
         self._experts = experts
         self._journal_readers = 0
 
-    @_answering()
+    @answering()
     async def ListBudgets(  # noqa: N802 - gRPC's names, here and below
         self, request: messages.ListBudgetsRequest, context: Context
     ) -> messages.ListBudgetsResponse:
         """List budgets, in pages."""
         return written.budget_page(await self._experts.treasury.page(written.budget_query(request)))
 
-    @_answering()
+    @answering()
     async def GetBudget(  # noqa: N802
         self, request: messages.GetBudgetRequest, context: Context
     ) -> messages.GetBudgetResponse:
@@ -119,35 +84,35 @@ class Diagnostics(diagnostics_pb2_grpc.DiagnosticsServicer):
         found = await self._experts.treasury.budgets_of(request.scope)
         return messages.GetBudgetResponse(budgets=map(written.budget, found))
 
-    @_answering()
+    @answering()
     async def SetLimit(  # noqa: N802
         self, request: messages.SetLimitRequest, context: Context
     ) -> messages.ChangeBudgetResponse:
         """Put a limit in the place of the configured one."""
         return await self._change(request, context)
 
-    @_answering()
+    @answering()
     async def ResetBudget(  # noqa: N802
         self, request: messages.ResetBudgetRequest, context: Context
     ) -> messages.ChangeBudgetResponse:
         """Forget what was spent in the current window."""
         return await self._change(request, context)
 
-    @_answering()
+    @answering()
     async def GrantBudget(  # noqa: N802
         self, request: messages.GrantBudgetRequest, context: Context
     ) -> messages.ChangeBudgetResponse:
         """Raise the limit of the current window."""
         return await self._change(request, context)
 
-    @_answering()
+    @answering()
     async def ListReservations(  # noqa: N802
         self, request: messages.ListReservationsRequest, context: Context
     ) -> messages.ListReservationsResponse:
         """List open reservations, the oldest first."""
         return written.reservations(await self._experts.custody.find(written.reservation_query(request)))
 
-    @_answering()
+    @answering()
     async def ReleaseReservation(  # noqa: N802
         self, request: messages.ReleaseReservationRequest, context: Context
     ) -> messages.ReleaseReservationResponse:
@@ -155,13 +120,16 @@ class Diagnostics(diagnostics_pb2_grpc.DiagnosticsServicer):
         released = await self._experts.custody.release(request.id, context.peer())
         return messages.ReleaseReservationResponse(released=released)
 
-    @_answering()
+    @answering()
     async def Explain(  # noqa: N802
         self, request: messages.ExplainRequest, context: Context
     ) -> messages.ExplainResponse:
         """Decide about a request as a Check would now, and reserve nothing."""
-        experts = self._experts
-        return await explanations.explain(request, context, explainer=experts.explainer, config=experts.configuration())
+        experts, config = self._experts, self._experts.configuration()
+        short = request.request
+        if short.key_alias and experts.registry is not None and config.directory.sha256_of(short.key_alias) is None:
+            short.key_alias, short.key_sha256 = "", await experts.registry.sha256_of(short.key_alias)
+        return await explanations.explain(request, context, explainer=experts.explainer, config=config)
 
     async def WatchDecisions(  # noqa: N802
         self, request: messages.WatchDecisionsRequest, context: Context
@@ -170,7 +138,7 @@ class Diagnostics(diagnostics_pb2_grpc.DiagnosticsServicer):
         async for decision in explanations.watch(request, context, feed=self._experts.feed):
             yield decision
 
-    @_answering(AUDIT_S)
+    @answering(AUDIT_S)
     async def Audit(  # noqa: N802
         self, request: messages.AuditRequest, context: Context
     ) -> messages.AuditResponse:
@@ -183,14 +151,14 @@ class Diagnostics(diagnostics_pb2_grpc.DiagnosticsServicer):
         """Stream what happened to money. A reader that stops reading is let go."""
         await self._read_journal(request, context)
 
-    @_answering()
+    @answering()
     async def GetStatus(  # noqa: N802
         self, request: messages.GetStatusRequest, context: Context
     ) -> messages.GetStatusResponse:
         """Tell how this replica is."""
         return self._experts.status(request.budgets)
 
-    @_answering()
+    @answering()
     async def GetConfig(  # noqa: N802
         self, request: messages.GetConfigRequest, context: Context
     ) -> messages.GetConfigResponse:
@@ -199,7 +167,7 @@ class Diagnostics(diagnostics_pb2_grpc.DiagnosticsServicer):
         yaml = await effective(config)
         return messages.GetConfigResponse(yaml=yaml, digest=config.digest, notices=config.notices)
 
-    @_answering()
+    @answering()
     async def SetLogLevel(  # noqa: N802
         self, request: messages.SetLogLevelRequest, context: Context
     ) -> messages.SetLogLevelResponse:
@@ -217,7 +185,7 @@ class Diagnostics(diagnostics_pb2_grpc.DiagnosticsServicer):
         after, changed = await self._experts.treasury.change(wanted)
         return messages.ChangeBudgetResponse(budget=written.budget(after), changed=changed)
 
-    @_answering(None)
+    @answering(None)
     async def _read_journal(self, request: messages.ReadJournalRequest, context: Context) -> None:
         books, shard = self._experts.books, request.shard
         if not books:
@@ -235,15 +203,6 @@ class Diagnostics(diagnostics_pb2_grpc.DiagnosticsServicer):
         finally:
             self._journal_readers -= 1
 
-    def status_of(self, error: Exception) -> tuple[grpc.StatusCode, str]:
-        """Tell what a call ends with that failed: a mistake of the caller's says so, one of ours is told to the log."""
-        match error:
-            case StoreUnavailableError():
-                return _CODES[type(error)], f"the store does not answer ({error}): ask again when it is back"
-            case TimeoutError():
-                return grpc.StatusCode.DEADLINE_EXCEEDED, "this took too long: look what of it was done, and ask again"
-            case _ if type(error) in _CODES:
-                return _CODES[type(error)], str(error)
-            case _:
-                self._experts.telemetry.failed("diagnostics", error)
-                return grpc.StatusCode.INTERNAL, "this failed, and the server's log says why"
+    def failed(self, error: Exception) -> None:
+        """Tell the log of a failure of ours."""
+        self._experts.telemetry.failed("diagnostics", error)

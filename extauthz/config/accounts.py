@@ -8,31 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cache
-from zoneinfo import ZoneInfo
 
 from extauthz.config.credentials import takes_unlisted
 from extauthz.config.explain import did_you_mean
 from extauthz.config.litellm import OWN_SECTION
-from extauthz.config.litellm_settings import GeneralSettings, LitellmSettings
+from extauthz.config.litellm_settings import GeneralSettings, LitellmSettings, RouterSettings
 from extauthz.config.model import ExtauthzSection, Settings
-from extauthz.config.payers import BudgetFields, BudgetLimit, KeyFields, hashed
-from extauthz.config.source import Entries, Items, Mistakes, Node, Path, Scalar, child, written
-from extauthz.domain.budgets import Budget, Increase
-from extauthz.domain.directory import Accounts, Anonymous, Budgets, Key, Team, User
-from extauthz.domain.money import limit_nanousd
-from extauthz.domain.policy import Admission
-from extauthz.domain.windows import Duration, WindowRule
+from extauthz.config.payers import BudgetFields, KeyFields, hashed
+from extauthz.config.records import RecordMaker
+from extauthz.config.source import FILE_LINES_MAX, Entries, Items, Mistakes, Node, Path, Scalar, child, written
+from extauthz.domain.payers import Accounts, Anonymous
 
 DEFAULT_END_USER = "default"
 # The payer whose budgets hold for those that a credential names and that are not listed, where these are let in.
 DEFAULT_PAYER = "default"
 
-EPOCH = datetime.fromtimestamp(0, UTC)
-
 # The field that names a payer, and the mapping that has it.
-REFERENCES: Mapping[str, str] = {"organization": "organizations", "team": "teams", "user": "users"}
+REFERENCES: Mapping[str, str] = {
+    "organization": "organizations",
+    "team": "teams",
+    "user": "users",
+    "project": "projects",
+}
+# Those that name others, and the list in which they name tags.
+_NAMING = ("teams", "users", "projects")
+_TAGS = "tags"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class KeyList:
 def check_references(
     section: Node, mistakes: Mistakes, *, known: Node | None = None, root: Path = (OWN_SECTION,)
 ) -> None:
-    """Note every team, user and organization that a section at `root` names and that is not in the `known` one."""
-    ids = {plural: _ids(section if known is None else known, plural) for plural in REFERENCES.values()}
+    """Note every payer that a section at `root` names and that is not in the `known` one."""
+    ids = {plural: _ids(section if known is None else known, plural) for plural in (*REFERENCES.values(), _TAGS)}
     for line, path, plural, named in _references(section):
         if named.missing or str(named.value) in ids[plural]:
             continue
@@ -65,7 +65,7 @@ def check_references(
 def _references(section: Node) -> Iterator[tuple[int, Path, str, Scalar]]:
     """Give everything that names another payer: its line, where it stands, the mapping it belongs to, the name."""
     payers: list[tuple[Node, Path]] = [
-        *((node, (plural, name)) for plural in ("teams", "users") for name, node in _entries(section, plural)),
+        *((node, (plural, name)) for plural in _NAMING for name, node in _entries(section, plural)),
         *((node, ("keys", index)) for index, node in enumerate(_list(section, "keys"))),
     ]
     for payer, path in payers:
@@ -73,6 +73,9 @@ def _references(section: Node) -> Iterator[tuple[int, Path, str, Scalar]]:
             named = child(payer, field)
             if isinstance(named, Scalar):
                 yield named.line, (*path, field), plural, named
+        for index, tag in enumerate(_list(payer, _TAGS)):
+            if isinstance(tag, Scalar):
+                yield tag.line, (*path, _TAGS, index), _TAGS, tag
         members = child(payer, "members")
         if isinstance(members, Entries):
             for user, entry in members.entries.items():
@@ -101,7 +104,7 @@ def check_keys(lists: Iterable[KeyList]) -> None:
         for line, path, key_sha256 in _hashed_keys(keys):
             if key_sha256 in written_at:
                 file, first = written_at[key_sha256]
-                where = f"line {first}" if file is keys.mistakes else f"{file.file}:{first}"
+                where = f"line {first % FILE_LINES_MAX}" if file is keys.mistakes else f"{file.file}:{first}"
                 keys.mistakes.add(line, f"{written(path)}: this is the key of {where} again: keep one")
             written_at.setdefault(key_sha256, (keys.mistakes, line))
 
@@ -123,92 +126,53 @@ def _hashed_keys(keys: KeyList) -> Iterator[tuple[int, Path, str]]:
 def accounts_of(
     section: ExtauthzSection,
     general: GeneralSettings,
-    litellm: LitellmSettings,
+    global_: BudgetFields,
     more_keys: Iterable[KeyFields],
     settings: Settings,
+    access_groups: Mapping[str, tuple[str, ...]],
 ) -> Accounts:
     """Build the accounts of sections without mistakes; budgets follow the calendar of `settings`."""
-
-    @cache  # budgets alike share a rule, and with it the window that it gave last
-    def rule(duration: Duration | None, anchor: datetime | None) -> WindowRule:
-        zone = settings.timezone
-        anchor_ms = None if anchor is None else _ms(anchor, zone)
-        return WindowRule(duration, zone, anchor_ms, settings.budget_reset_time, settings.reset_rules)
-
-    def budgets(fields: BudgetFields) -> Budgets:
-        return tuple(_budget(limit, rule(limit.budget_duration, limit.anchor), settings) for limit in fields.limits())
-
-    end_users = {end_user: budgets(fields) for end_user, fields in section.end_users.items()}
-    organizations = {organization: budgets(fields) for organization, fields in section.organizations.items()}
-    teams = {
-        team: Team(
-            budgets=budgets(fields),
-            organization=fields.organization,
-            members={user: budgets(member) for user, member in fields.members.items()},
-            models=fields.models,
-            shadow_mode=fields.shadow_mode,
-        )
-        for team, fields in section.teams.items()
-    }
-    users = {user: User(budgets(fields), fields.organization) for user, fields in section.users.items()}
+    make = RecordMaker(settings)
+    end_users = {end_user: make.payer(fields) for end_user, fields in section.end_users.items()}
+    organizations = {organization: make.payer(fields) for organization, fields in section.organizations.items()}
+    teams = {team: make.team(fields) for team, fields in section.teams.items()}
+    users = {user: make.user(fields) for user, fields in section.users.items()}
     unlisted = takes_unlisted(section.jwt, section.mtls, section.trusted_headers)
     anonymous = section.anonymous
     return Accounts(
-        global_budgets=budgets(_global_fields(section, litellm)),
+        global_budgets=make.budgets(global_),
         organizations=organizations,
         teams=teams,
         users=users,
-        keys=tuple(_key(fields, budgets(fields)) for fields in (*section.keys, *more_keys)),
-        default_end_user=end_users.pop(DEFAULT_END_USER, ()),
+        projects={project: make.project(fields) for project, fields in section.projects.items()},
+        keys=tuple(make.key(fields) for fields in (*section.keys, *more_keys)),
+        tags={tag: make.payer(fields) for tag, fields in section.tags.items()},
+        default_end_user=end_users.pop(DEFAULT_END_USER, None),
         end_users=end_users,
         default_user=users.get(DEFAULT_PAYER) if unlisted else None,
         default_team=teams.get(DEFAULT_PAYER) if unlisted else None,
         default_organization=organizations.get(DEFAULT_PAYER) if unlisted else None,
-        anonymous=None if anonymous is None else Anonymous(budgets(anonymous), anonymous.models),
+        anonymous=None if anonymous is None else Anonymous(make.budgets(anonymous), anonymous.models),
         admin_sha256=hashed(general.master_key.get_secret_value()) if general.master_key is not None else None,
         user_budgets_bind_in_teams=general.apply_user_budget_to_team_keys,
+        access_groups=access_groups,
     )
 
 
-def _global_fields(section: ExtauthzSection, litellm: LitellmSettings) -> BudgetFields:
-    """Give the global budget: ours, or LiteLLM's, where 0 means that there is none."""
-    if "global_" in section.model_fields_set or not litellm.max_budget:
-        return section.global_
-    return BudgetFields(max_budget=litellm.max_budget).model_copy(update={"budget_duration": litellm.budget_duration})
-
-
-def _budget(limit: BudgetLimit, rule: WindowRule, settings: Settings) -> Budget:
-    return Budget(
-        limit=limit_nanousd(limit.max_budget),
-        rule=rule,
-        soft_limit=None if limit.soft_budget is None else limit_nanousd(limit.soft_budget),
-        strict=(limit.admission or settings.admission) is Admission.STRICT,
-        increase=_increase(limit, settings.timezone),
+def global_fields(section: ExtauthzSection, litellm: LitellmSettings, router: RouterSettings) -> BudgetFields:
+    """Give the budgets of all together: ours, else LiteLLM's, where 0 means that there is none."""
+    own = section.global_
+    fields = (
+        own
+        if "global_" in section.model_fields_set or not litellm.max_budget
+        else own.model_copy(update={"max_budget": litellm.max_budget, "budget_duration": litellm.budget_duration})
     )
-
-
-def _increase(limit: BudgetLimit, zone: str) -> Increase | None:
-    if limit.temp_budget_increase is None or limit.temp_budget_expiry is None:
-        return None
-    return Increase(limit_nanousd(limit.temp_budget_increase), _ms(limit.temp_budget_expiry, zone))
-
-
-def _ms(moment: datetime, zone: str) -> int:
-    """Give a moment in Unix milliseconds; without an offset it is local time in the zone."""
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=ZoneInfo(zone))
-    return (aware - EPOCH) // timedelta(milliseconds=1)
-
-
-def _key(fields: KeyFields, budgets: Budgets) -> Key:
-    return Key(
-        sha256=fields.sha256,
-        alias=fields.key_alias,
-        budgets=budgets,
-        organization=fields.organization,
-        team=fields.team,
-        user=fields.user,
-        models=fields.models,
-    )
+    theirs = {
+        provider: limit
+        for provider, limit in router.provider_budget_config.items()
+        if any(amount > 0 for _, amount in limit.amounts())
+    }
+    return fields.model_copy(update={"provider_max_budget": {**theirs, **own.provider_max_budget}})
 
 
 def _entries(section: Node, key: str) -> Iterator[tuple[str, Node]]:

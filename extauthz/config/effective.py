@@ -21,6 +21,7 @@ from typing import Generic, TypeVar, overload
 from pydantic import BaseModel, SecretStr
 
 from extauthz.config.accounts import DEFAULT_END_USER
+from extauthz.config.directories import END_USER_BUDGET
 from extauthz.config.litellm import (
     ALIASES,
     FALLBACKS,
@@ -31,14 +32,15 @@ from extauthz.config.litellm import (
     ROUTER,
     SPECIAL_FALLBACKS,
 )
+from extauthz.config.litellm_groups import ACCESS_GROUPS
 from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.config.upstream_auth import UpstreamAuthAction, UpstreamAuthRule
 from extauthz.config.values import MEMORY
 from extauthz.domain.address import Address
-from extauthz.domain.budgets import Budget
-from extauthz.domain.directory import Accounts, Anonymous, Budgets, Key, Team, User
+from extauthz.domain.budgets import Budget, FilterKind, Measure
 from extauthz.domain.money import usd
+from extauthz.domain.payers import Accounts, Anonymous, Budgets, Key, Payer, Project, Team, User
 from extauthz.domain.policy import Admission
 from extauthz.domain.windows import Duration
 from extauthz.ledger.pieces import PIECE
@@ -55,23 +57,31 @@ _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 _UNSEEN = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff]")
 
 # Settings that LiteLLM's own section has.
-_POLICY, _USER_HEADERS = "models_policy", "user_headers"
+_THEIRS = ("models_policy", "user_headers", "end_user_budget")
 # Files whose content is written out.
 _FILES = ("keys_file", "litellm_file")
 # Lists of fallbacks all count alike, so it does not matter which of the places a list is read from.
 _FALLBACK_PLACES = tuple((section, name) for name in (FALLBACKS, *SPECIAL_FALLBACKS) for section in (LITELLM, ROUTER))
 
+# The fields of limits by their measures, and those of the limits of single models and providers.
+_LIMITS = {Measure.USD: "max_budget", Measure.TOKENS: "max_tokens", Measure.REQUESTS: "max_requests"}
+_PARTS = {FilterKind.MODEL: "model_max_budget", FilterKind.PROVIDER: "provider_max_budget"}
+
 Section = dict[str, object]
-Payer = TypeVar("Payer")
+Listed = TypeVar("Listed")
 
 
 async def effective(snapshot: Snapshot) -> str:
     """Write a configuration as YAML."""
     accounts = snapshot.directory.accounts
+    groups: dict[str, list[str]] = {}
+    for group, models in accounts.access_groups.items():
+        for model in models:
+            groups.setdefault(model, []).append(group)
     document: Section = {
-        MODEL_LIST: [_model(offer) for offer in snapshot.catalog.source.offers],
+        MODEL_LIST: [_model(offer, groups.get(offer.name, [])) for offer in snapshot.catalog.source.offers],
         GENERAL: _general(snapshot.settings, accounts),
-        **_routing(snapshot.catalog),
+        **_routing(snapshot.catalog, snapshot.settings),
         OWN_SECTION: _service(snapshot.settings) | _payers(accounts),
         "prices": {name: _prices(snapshot.catalog, name) for name in snapshot.catalog.listed()},
     }
@@ -84,7 +94,7 @@ async def effective(snapshot: Snapshot) -> str:
     return "\n".join((*lines, ""))
 
 
-def _model(offer: Offer) -> Section:
+def _model(offer: Offer, groups: Sequence[str]) -> Section:
     limits = {"max_input_tokens": offer.context_tokens, "max_output_tokens": offer.output_tokens_max}
     parameters: Section = {"model": offer.upstream_model}
     if offer.provider is not None:
@@ -92,7 +102,9 @@ def _model(offer: Offer) -> Section:
     parameters |= {amount.full_name: amount.usd for amount in offer.amounts}
     if offer.uplift != 1:
         parameters[UPLIFT] = offer.uplift
-    info = {name: tokens for name, tokens in limits.items() if tokens is not None}
+    info: Section = {name: tokens for name, tokens in limits.items() if tokens is not None}
+    if groups:
+        info[ACCESS_GROUPS] = groups
     return {"model_name": offer.name, "litellm_params": parameters, **({"model_info": info} if info else {})}
 
 
@@ -115,19 +127,20 @@ def _general(settings: Settings, accounts: Accounts) -> Section:
     return section | ({"master_key": MASK} if accounts.admin_sha256 is not None else {})
 
 
-def _routing(catalog: Catalog) -> Section:
+def _routing(catalog: Catalog, settings: Settings) -> Section:
     aliases = {
         alias.name: {"model": alias.target, "hidden": alias.hidden} if alias.hidden else alias.target
         for alias in catalog.source.aliases
     }
-    routing: dict[str, Section] = {ROUTER: {ALIASES: aliases}, LITELLM: {}}
+    end_users = {} if settings.end_user_budget is None else {END_USER_BUDGET: settings.end_user_budget}
+    routing: dict[str, Section] = {ROUTER: {ALIASES: aliases}, LITELLM: {**end_users}}
     for (section, name), fallbacks in zip(_FALLBACK_PLACES, catalog.source.fallbacks, strict=False):
         routing[section][name] = [{model: [*names]} for model, names in fallbacks.models.items() if names]
     return {name: section for name, section in routing.items() if section}
 
 
 def _service(settings: Settings) -> Section:
-    names = (name for name in Settings.model_fields if name not in (_POLICY, _USER_HEADERS))
+    names = (name for name in Settings.model_fields if name not in _THEIRS)
     section: Section = {name: _written(getattr(settings, name)) for name in names}
     section |= dict.fromkeys(_FILES)
     section["store"] = MEMORY if settings.store is None else _store(settings.store)
@@ -173,22 +186,24 @@ def _store(url: StoreUrl) -> str:
 
 
 def _payers(accounts: Accounts) -> Section:
-    default = {DEFAULT_END_USER: accounts.default_end_user} if accounts.default_end_user else {}
+    default = {} if accounts.default_end_user is None else {DEFAULT_END_USER: accounts.default_end_user}
     return {
         "global": _budgets(accounts.global_budgets),
-        "organizations": _Each(accounts.organizations, _budgets),
+        "organizations": _Each(accounts.organizations, _payer),
         "teams": _Each(accounts.teams, _team),
         "users": _Each(accounts.users, _user),
+        "projects": _Each(accounts.projects, _project),
         "keys": _EachOf(accounts.keys, _key),
-        "end_users": _Each({**accounts.end_users, **default}, _budgets),
+        "tags": _Each(accounts.tags, _payer),
+        "end_users": _Each({**accounts.end_users, **default}, _payer),
         "anonymous": None if accounts.anonymous is None else _anonymous(accounts.anonymous),
     }
 
 
-class _Each(Mapping[str, Section], Generic[Payer]):
+class _Each(Mapping[str, Section], Generic[Listed]):
     """Payers by their names, each turned into a section only when its turn comes."""
 
-    def __init__(self, payers: Mapping[str, Payer], write: Callable[[Payer], Section]) -> None:
+    def __init__(self, payers: Mapping[str, Listed], write: Callable[[Listed], Section]) -> None:
         self._payers = payers
         self._write = write
 
@@ -202,10 +217,10 @@ class _Each(Mapping[str, Section], Generic[Payer]):
         return len(self._payers)
 
 
-class _EachOf(Sequence[Section], Generic[Payer]):
+class _EachOf(Sequence[Section], Generic[Listed]):
     """The same for a list."""
 
-    def __init__(self, payers: Sequence[Payer], write: Callable[[Payer], Section]) -> None:
+    def __init__(self, payers: Sequence[Listed], write: Callable[[Listed], Section]) -> None:
         self._payers = payers
         self._write = write
 
@@ -222,18 +237,33 @@ class _EachOf(Sequence[Section], Generic[Payer]):
         return len(self._payers)
 
 
+def _payer(payer: Payer) -> Section:
+    """Write what every payer has; a kind that has no list of models, say, is never given one."""
+    section = _budgets(payer.budgets)
+    if payer.models:
+        section["models"] = [*payer.models]
+    if payer.blocked:
+        section["blocked"] = True
+    return section
+
+
 def _team(team: Team) -> Section:
     return {
         **_named(organization=team.organization),
-        **_budgets(team.budgets),
+        **_payer(team),
         "models": [*team.models],
+        "tags": [*team.tags],
         "shadow_mode": team.shadow_mode,
-        "members": {name: _budgets(budgets) for name, budgets in team.members.items()},
+        "members": {name: _payer(member) for name, member in team.members.items()},
     }
 
 
 def _user(user: User) -> Section:
-    return {**_named(organization=user.organization), **_budgets(user.budgets)}
+    return {**_named(organization=user.organization), **_payer(user)}
+
+
+def _project(project: Project) -> Section:
+    return {**_named(team=project.team), **_payer(project)}
 
 
 def _anonymous(anonymous: Anonymous) -> Section:
@@ -243,9 +273,20 @@ def _anonymous(anonymous: Anonymous) -> Section:
 def _key(key: Key) -> Section:
     return {
         "key_sha256": key.sha256,
-        **_named(key_alias=key.alias, user=key.user, team=key.team, organization=key.organization),
+        **_named(
+            counts_as=key.counts_as,
+            key_alias=key.alias,
+            user=key.user,
+            team=key.team,
+            organization=key.organization,
+            project=key.project,
+            expires=None if key.expires_ms is None else _moment(key.expires_ms),
+        ),
         **_budgets(key.budgets),
         "models": [*key.models],
+        "blocked": key.blocked,
+        "tags": [*key.tags],
+        "metadata": dict(key.metadata),
     }
 
 
@@ -254,17 +295,37 @@ def _named(**names: str | None) -> Section:
 
 
 def _budgets(budgets: Budgets) -> Section:
-    """Write budgets: the first in the payer's own fields, the others in `budget_limits`."""
-    if not budgets:
-        return {}
-    own, *more = map(_budget, budgets)
-    return own | ({"budget_limits": more} if more else {})
+    """Write budgets: the first in the payer's own fields, the others in `budget_limits`, those of models by name."""
+    limits = [budget for budget in budgets if budget.only is None]
+    # The others would take the anchor of the first over.
+    apart = (
+        bool(limits)
+        and limits[0].rule.anchor_ms is not None
+        and any(budget.rule.anchor_ms is None for budget in budgets)
+    )
+    own, more = ([], limits) if apart else (limits[:1], limits[1:])
+    section = _budget(own[0]) if own else {}
+    if more:
+        section["budget_limits"] = [*map(_budget, more)]
+    for kind, name in _PARTS.items():
+        parts: Section = {}
+        for budget in budgets:
+            if budget.only is not None and budget.only.kind is kind:
+                parts[budget.only.name] = {**_part(parts.get(budget.only.name)), **_budget(budget)}
+        if parts:
+            section[name] = parts
+    return section
+
+
+def _part(written: object) -> Section:
+    """Give what is written of a model already, under another measure."""
+    return {str(name): value for name, value in written.items()} if isinstance(written, Mapping) else {}
 
 
 def _budget(budget: Budget) -> Section:
     rule = budget.rule
     section: Section = {
-        "max_budget": usd(budget.limit),
+        _LIMITS[budget.measure]: usd(budget.limit) if budget.measure is Measure.USD else budget.limit,
         "admission": (Admission.STRICT if budget.strict else Admission.UNTIL_EXHAUSTED).value,
     }
     if budget.soft_limit is not None:

@@ -8,15 +8,27 @@ from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
-from extauthz.config.accounts import KeyList, accounts_of, check_defaults, check_keys, check_references
+from extauthz.config.accounts import KeyList, accounts_of, check_defaults, check_keys, check_references, global_fields
 from extauthz.config.credentials import identities
+from extauthz.config.directories import DirectoryPlace, directory_place, read_for_directory
 from extauthz.config.estimates import UnknownPrice, UnknownPriceMode
 from extauthz.config.explain import did_you_mean, validated
 from extauthz.config.key_sets import read_key_sets
 from extauthz.config.keys_file import read_keys
-from extauthz.config.litellm import GENERAL, LITELLM, MODEL_LIST, OWN_SECTION, LitellmReader, ignored
+from extauthz.config.litellm import (
+    GENERAL,
+    LITELLM,
+    MODEL_LIST,
+    OWN_SECTION,
+    PROVIDER_BUDGETS,
+    ROUTER,
+    LitellmReader,
+    ignored,
+)
 from extauthz.config.litellm_file import LitellmFile, find_litellm
-from extauthz.config.litellm_settings import GeneralSettings, LitellmSettings
+from extauthz.config.litellm_groups import access_groups
+from extauthz.config.litellm_money import is_told, told
+from extauthz.config.litellm_settings import GeneralSettings, LitellmSettings, RouterSettings
 from extauthz.config.model import ExtauthzSection, Service, Settings
 from extauthz.config.snapshot import Snapshot
 from extauthz.config.source import Entries, Mistakes, Node, child, plain, read, resolved
@@ -78,7 +90,7 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Reading:
 def _outcome(path: Path, sources: Sources) -> Snapshot | tuple[Mistake, ...]:
     mistakes = Mistakes(path)
     text = sources.text(path, mistakes)
-    root = read(text, mistakes) if not mistakes else Entries(line=1)
+    root = read(text, mistakes, strict=OWN_SECTION.__eq__) if not mistakes else Entries(line=1)
     own = resolved(child(root, OWN_SECTION) or Entries(line=1), sources.environ, mistakes)
     theirs = find_litellm(LitellmFile(root, mistakes), own, sources)
     reader = LitellmReader(theirs.root, sources.environ, theirs.mistakes)
@@ -87,36 +99,63 @@ def _outcome(path: Path, sources: Sources) -> Snapshot | tuple[Mistake, ...]:
     section = validated(ExtauthzSection, own, (OWN_SECTION,), mistakes)
     general = validated(GeneralSettings, reader.sections[GENERAL], (GENERAL,), theirs.mistakes)
     litellm = validated(LitellmSettings, reader.sections[LITELLM], (LITELLM,), theirs.mistakes)
+    router = validated(RouterSettings, reader.sections[ROUTER], (ROUTER,), theirs.mistakes)
     check_references(own, mistakes)
     check_keys([KeyList(own, (OWN_SECTION,), mistakes, reader.sections[GENERAL]), *more_keys.lists])
     _check_slips(root, mistakes)
     _check_slips(theirs.root, theirs.mistakes)
-    unknown_price = section.unknown_price if section is not None else UnknownPrice()
     mistakes_before = len(theirs.mistakes)
-    catalog = _catalog(reader, unknown_price)
+    catalog = _catalog(reader, _unknown_price(section, litellm))
     if len(theirs.mistakes) == mistakes_before:
         _check_upstream_auth(own, catalog, mistakes)
-    if section is not None and section.shard_count > 1 and litellm is not None and litellm.max_budget:
-        _check_no_global_budget(reader.sections[LITELLM], theirs.mistakes)
+    if section is not None and section.shard_count > 1:
+        _check_no_global_budget(reader, litellm, router, theirs.mistakes)
+    place = DirectoryPlace()
     if section is not None:
         check_defaults(section, own, mistakes)
+        place = directory_place(section, own, theirs.root, sources.environ, mistakes)
     noted = (*mistakes.all(), *theirs.mistakes.all(), *more_keys.mistakes, *key_sets.mistakes)
     found = tuple(dict.fromkeys(noted))
-    if found or section is None or general is None or litellm is None:
+    if found or section is None or general is None or litellm is None or router is None:
         return found
-    settings = _settings(section, general, litellm)
+    settings = _settings(section, general, litellm).model_copy(
+        update={"directory_url": place.url, "end_user_budget": place.end_user_budget}
+    )
+    directory = Directory(
+        accounts_of(
+            section,
+            general,
+            global_fields(section, litellm, router),
+            more_keys.fields,
+            settings,
+            access_groups(theirs.root),
+        )
+    )
     return Snapshot(
         settings,
         catalog,
-        Directory(accounts_of(section, general, litellm, more_keys.fields, settings)),
+        directory,
         identities(section.jwt, section.mtls, section.trusted_headers),
         {issuer.issuer: keys for place, issuer in enumerate(section.jwt) if (keys := key_sets.by_place.get(place))},
-        (*_notices(theirs.root, catalog, settings), *_unheard(general)),
+        (
+            *_notices(theirs.root, catalog, settings),
+            *_uncounted(directory, catalog),
+            *_unheard(general),
+            *theirs.mistakes.remarks,
+        ),
         digest=sources.digest,
         stamps=sources.stamps,
-        sections=_sections(Entries(1, {**theirs.root.entries, **root.entries}), more_keys.lists)
+        sections=_sections(Entries(1, {**theirs.root.entries, **root.entries, **theirs.root.entries}), more_keys.lists)
         | ({f"{OWN_SECTION}.jwks_file": key_sets.digest} if key_sets.digest else {}),
     )
+
+
+def _unknown_price(section: ExtauthzSection | None, litellm: LitellmSettings | None) -> UnknownPrice:
+    """Give what is paid without a price: by our section, or else by LiteLLM's."""
+    if section is not None and "unknown_price" in section.model_fields_set:
+        return section.unknown_price
+    denied = litellm is not None and litellm.block_requests_for_models_without_pricing
+    return UnknownPrice(mode=UnknownPriceMode.DENY if denied else UnknownPriceMode.ESTIMATE)
 
 
 def _catalog(reader: LitellmReader, unknown_price: UnknownPrice) -> Catalog:
@@ -144,11 +183,17 @@ def _check_upstream_auth(own: Node, catalog: Catalog, mistakes: Mistakes) -> Non
                 mistakes.add(entry.line, f"{where}: `{name}` is not in {MODEL_LIST}; {hint}")
 
 
-def _check_no_global_budget(litellm: Node, mistakes: Mistakes) -> None:
-    """Note a budget of all together, which books in shards cannot keep."""
-    budget = child(litellm, "max_budget")
-    if budget is not None:
-        mistakes.add(budget.line, f"{LITELLM}.max_budget: there is no budget of all with shard_by: organization")
+def _check_no_global_budget(
+    reader: LitellmReader, litellm: LitellmSettings | None, router: RouterSettings | None, mistakes: Mistakes
+) -> None:
+    """Note budgets of all together, which books in shards cannot keep."""
+    for section, name, stands in (
+        (LITELLM, "max_budget", litellm is not None and bool(litellm.max_budget)),
+        (ROUTER, PROVIDER_BUDGETS, router is not None and bool(router.provider_budget_config)),
+    ):
+        node = child(reader.sections[section], name)
+        if stands and node is not None:
+            mistakes.add(node.line, f"{section}.{name}: there is no budget of all with shard_by: organization")
 
 
 def _check_slips(root: Entries, mistakes: Mistakes) -> None:
@@ -163,7 +208,12 @@ def _check_slips(root: Entries, mistakes: Mistakes) -> None:
 
 def _settings(section: ExtauthzSection, general: GeneralSettings, litellm: LitellmSettings) -> Settings:
     values = {name: getattr(section, name) for name in Service.model_fields}
-    theirs = {"timezone": litellm.timezone, "budget_reset_time": litellm.budget_reset_time}
+    theirs = {
+        "timezone": litellm.timezone,
+        "budget_reset_time": litellm.budget_reset_time,
+        "budget_rollover": litellm.budget_rollover,
+        "unknown_price": _unknown_price(section, litellm),
+    }
     values |= {
         name: value for name, value in theirs.items() if value is not None and name not in section.model_fields_set
     }
@@ -191,8 +241,10 @@ def _sections(root: Entries, more_keys: Iterable[KeyList]) -> dict[str, bytes]:
 
 def _notices(root: Entries, catalog: Catalog, settings: Settings) -> tuple[str, ...]:
     notices = []
-    if names := ignored(root):
+    read = read_for_directory(settings)
+    if names := tuple(name for name in ignored(root) if not is_told(name) and name not in read):
         notices.append(f"settings that mean nothing here: {_listing(names)}")
+    notices += told(root)
     if not catalog.listed():
         notices.append(f"{MODEL_LIST} names no model: only patterns can be asked for, if there are any")
     if names := catalog.astray():
@@ -217,6 +269,14 @@ def _without_price(rule: UnknownPrice) -> str:
         f"their tokens cost {rule.input_cost_per_token:f} and {rule.output_cost_per_token:f} USD "
         f"({OWN_SECTION}.unknown_price)"
     )
+
+
+def _uncounted(directory: Directory, catalog: Catalog) -> Iterator[str]:
+    """Tell of budgets of single models and providers that no request counts on: there may be a slip in the name."""
+    found = {budget.only for scope in directory.budgeted() for budget in directory.budgets_on(scope)}
+    names = sorted(only.name for only in found if only is not None and not catalog.targets.can_count(only))
+    if names:
+        yield f"budgets of models and providers that {MODEL_LIST} does not have limit nothing: {_listing(tuple(names))}"
 
 
 def _unheard(general: GeneralSettings) -> Iterator[str]:

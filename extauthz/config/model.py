@@ -16,7 +16,16 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from extauthz.config.credentials import ISSUERS_MAX, AnonymousFields, JwtIssuer, Mtls, TrustedHeaderFields
 from extauthz.config.estimates import EstimateSettings, UnknownPrice
 from extauthz.config.notifications import AlertSettings, LogSettings
-from extauthz.config.payers import BudgetFields, KeyFields, TeamFields, UserFields
+from extauthz.config.payers import (
+    BudgetFields,
+    EndUserFields,
+    KeyFields,
+    OrganizationFields,
+    ProjectFields,
+    TagFields,
+    TeamFields,
+    UserFields,
+)
 from extauthz.config.upstream_auth import UpstreamAuth
 from extauthz.config.values import (
     AddressText,
@@ -33,6 +42,7 @@ from extauthz.config.values import (
 from extauthz.domain.address import Address
 from extauthz.domain.policy import (
     Admission,
+    DirectoryFailure,
     ModelsPolicy,
     OnAbort,
     OnExpiry,
@@ -64,6 +74,14 @@ class ShardBy(StrEnum):
 
     NONE = "none"
     ORGANIZATION = "organization"
+
+
+class DirectoryKind(StrEnum):
+    """Where keys and other payers are kept besides the files."""
+
+    FILES = "files"
+    STORE = "store"
+    LITELLM = "litellm"
 
 
 class Listen(Strict):
@@ -241,6 +259,10 @@ class Service(Strict):
         "hours that divide a day (24h, 6h) begin anew each midnight. exact: both count what they say. Another value "
         "begins other windows, and their spend at 0.",
     )
+    budget_rollover: bool = Field(
+        default=False,
+        description="Whether what was spent beyond the limit of one window is spent in the next one, for all budgets.",
+    )
     upstream_auth: UpstreamAuth = Field(
         default=UpstreamAuth(), description="What upstreams get for the client's credential."
     )
@@ -260,6 +282,37 @@ class Service(Strict):
         default=None,
         description="The path of LiteLLM's config.yaml, such as a mounted ConfigMap of its chart. Its sections take "
         "the place of those beside `extauthz:`. Read again when it changes. A relative path begins at this file.",
+    )
+    directory: DirectoryKind = Field(
+        default=DirectoryKind.FILES,
+        description="Where keys and other payers are known from besides these files: files (nowhere), store (`extauthz "
+        "keys` writes them there), or litellm: LiteLLM's own PostgreSQL, which is only read; needs the extra "
+        "extauthz[litellm]. What stands in files goes before.",
+    )
+    directory_url: Secret | None = Field(
+        default=None,
+        description="The URL of LiteLLM's database, postgresql://…, best as os.environ/NAME. Without it, "
+        "general_settings.database_url or the variable DATABASE_URL, as LiteLLM has it.",
+    )
+    directory_failure: DirectoryFailure = Field(
+        default=DirectoryFailure.DENY,
+        description="While the directory does not answer, what it said before holds for directory_stale_seconds; then "
+        "such payers are refused (deny: a 503), or go on by it (stale). Who was never seen gets a 503 either way.",
+    )
+    directory_stale_seconds: Count = Field(
+        default=300, ge=0, le=7 * 86_400, description="How long what a directory said holds while it does not answer."
+    )
+    directory_refresh_seconds: Seconds = Field(
+        default=Decimal(2),
+        ge=Decimal("0.1"),
+        le=3600,
+        description="How often payers in use are looked up again. A change is in force after twice as long at most.",
+    )
+    directory_entries_max: Count = Field(
+        default=100_000,
+        ge=1000,
+        le=10_000_000,
+        description="How many payers are remembered, those used last; each takes some 3 kB of memory.",
     )
     log: LogSettings = Field(default=LogSettings(), description="What is logged.")
     tracing: bool = Field(
@@ -351,11 +404,17 @@ class ExtauthzSection(Service):
     """Everything under `extauthz:`."""
 
     global_: BudgetFields = Field(default=BudgetFields(), alias="global", description="The budget of all together.")
-    organizations: dict[Identifier, BudgetFields] = Field(default_factory=dict, description="Organizations, by id.")
+    organizations: dict[Identifier, OrganizationFields] = Field(
+        default_factory=dict, description="Organizations, by id."
+    )
     teams: dict[Identifier, TeamFields] = Field(default_factory=dict, description="Teams, by id.")
     users: dict[Identifier, UserFields] = Field(default_factory=dict, description="Users, by id.")
+    projects: dict[Identifier, ProjectFields] = Field(default_factory=dict, description="Projects, by id.")
     keys: tuple[KeyFields, ...] = Field(default=(), description="API keys.")
-    end_users: dict[Identifier, BudgetFields] = Field(
+    tags: dict[Identifier, TagFields] = Field(
+        default_factory=dict, description="Tags that count, by name: those of keys, of teams and of requests."
+    )
+    end_users: dict[Identifier, EndUserFields] = Field(
         default_factory=dict,
         description="Customers of the application, by the id that it sends; `default` is for those not listed.",
     )
@@ -367,7 +426,7 @@ class ExtauthzSection(Service):
     @classmethod
     def _no_global_budget_in_shards(cls, value: BudgetFields, info: ValidationInfo) -> BudgetFields:
         sharded = info.data.get("shard_by", ShardBy.NONE) is not ShardBy.NONE
-        if sharded and (value.max_budget is not None or value.budget_limits):
+        if sharded and value.limited:
             raise ValueError("there is no budget of all together with shard_by: organization; leave it out")
         return value
 
@@ -378,6 +437,9 @@ class Settings(Service):
     models_policy: ModelsPolicy = Field(default=ModelsPolicy.BLOCKED, description="See budget_exceeded_models_policy.")
     user_headers: tuple[str, ...] = Field(
         default=(), description="The headers that name the end user, lower-case, the one that counts first."
+    )
+    end_user_budget: str | None = Field(
+        default=None, description="The budget, by its id in LiteLLM's database, of end users without one of their own."
     )
 
     def listening(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from extauthz.config.model import Settings
 
 # Ports and what carries them; the books: another store, or another division of it, would be other books; the exporter
-# of traces.
+# of traces; the directory.
 KEPT = (
     "listen",
     "tls",
@@ -18,6 +18,10 @@ KEPT = (
     "tombstone_seconds",
     "journal_entries_max",
     "tracing",
+    "directory",
+    "directory_url",
+    "directory_entries_max",
+    "end_user_budget",
 )
 
 # What was learnt of answers began with these.

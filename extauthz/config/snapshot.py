@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +60,7 @@ class Configuration:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        self._prepare: Callable[[Snapshot], Snapshot] = lambda prepared: prepared
 
     def __call__(self) -> Snapshot:
         """Give the snapshot in force."""
@@ -67,4 +68,9 @@ class Configuration:
 
     def replace(self, snapshot: Snapshot) -> None:
         """Put another one in force, whole, for every request that begins from now on."""
-        self._snapshot = snapshot
+        self._snapshot = self._prepare(snapshot)
+
+    def prepare_with(self, prepare: Callable[[Snapshot], Snapshot]) -> None:
+        """Have the one in force, and each that follows, completed by what is known besides the files."""
+        self._prepare = prepare
+        self._snapshot = prepare(self._snapshot)

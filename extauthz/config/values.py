@@ -54,8 +54,8 @@ def _identifier(text: str) -> str:
 
 
 def _number(value: object) -> object:
-    """Read numbers in quotes as well: LiteLLM does, and environment variables are text."""
-    read = number(value.strip()) if isinstance(value, str) else value
+    """Read numbers in quotes and with underscores as well: LiteLLM does, and environment variables are text."""
+    read = number(value.strip().replace("_", "")) if isinstance(value, str) else value
     if isinstance(read, bool) or not isinstance(read, int | Decimal):
         raise ValueError("this is not a number: write one, such as 5, 0.25 or 1.5e-7")  # noqa: TRY004 - pydantic's
     return read

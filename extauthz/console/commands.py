@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import getpass
-import os
 import sys
 import uuid
 from collections.abc import Callable
@@ -21,12 +19,13 @@ from extauthz.console.parameters import (
     AMOUNT,
     PAIR,
     NumberType,
-    WhoType,
+    change_id_option,
     json_option,
     key_of,
     print_json,
     speaks_to_a_server,
     text_of,
+    who_option,
 )
 from extauthz.console.target import Target
 from extauthz.domain.verdict import Reason, Word
@@ -43,13 +42,6 @@ INTERVAL_MIN_S, INTERVAL_MAX_S = 0.2, 3600
 LEVELS = ("debug", "info", "warning", "error")
 
 P = ParamSpec("P")
-
-
-def _os_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return f"uid {os.getuid()}"
 
 
 @click.group()
@@ -96,9 +88,11 @@ def budgets_get(target: Target, *, scope: str, as_json: bool) -> None:
 # What every change is told, by the names of `_amendment`.
 _AMENDMENT = {
     "scope": click.argument("scope"),
-    "window": click.option("--window", default="", metavar="W", help="Which budget of the scope, by its window: 24h."),
-    "who": click.option("--who", type=WhoType(), default=_os_user, show_default="you", help="Who, for the journal."),
-    "change_id": click.option("--change-id", metavar="ID", help="Names the change: sent twice, it is made once."),
+    "window": click.option(
+        "--window", default="", metavar="W", help="Which budget of the scope, as lists show it: 24h, 1d/tokens."
+    ),
+    "who": who_option,
+    "change_id": change_id_option,
 }
 
 
@@ -122,13 +116,16 @@ def _amendment(scope: str, window: str, who: str, change_id: str | None) -> Amen
 
 @budgets.command("set")
 @_changes_a_budget
-@click.argument("limit_usd", type=AMOUNT)
-def budgets_set(target: Target, amendment: Amendment, *, limit_usd: float, as_json: bool) -> None:
-    """Put LIMIT_USD in the place of the configured limit, for every replica, until `budgets unset`."""
+@click.argument("limit", type=AMOUNT)
+def budgets_set(target: Target, amendment: Amendment, *, limit: float, as_json: bool) -> None:
+    """Put LIMIT in the place of the configured limit, for every replica, until `budgets unset`.
+
+    It is in USD, or in what the budget counts: tokens, requests.
+    """
     from extauthz.console import budgets as console
     from extauthz.console.connection import ask_once
 
-    change = ask_once(target, lambda server: console.set_limit(server, amendment, limit_usd))
+    change = ask_once(target, lambda server: console.set_limit(server, amendment, limit))
     _tell(change, as_json=as_json)
 
 
@@ -156,12 +153,15 @@ def budgets_reset(target: Target, amendment: Amendment, *, as_json: bool) -> Non
 @_changes_a_budget
 @click.argument("amount", type=AMOUNT)
 def budgets_grant(target: Target, amendment: Amendment, *, amount: float, as_json: bool) -> None:
-    """Raise the limit of the current window by AMOUNT of USD; the next window has the usual limit."""
+    """Raise the limit of the current window by AMOUNT; the next window has the usual limit.
+
+    It is in USD, or in what the budget counts: tokens, requests.
+    """
     from extauthz.console import budgets as console
     from extauthz.console.connection import ask_once
 
     if amount == 0:
-        raise click.BadParameter("a grant is above 0 USD", param_hint="AMOUNT")
+        raise click.BadParameter("a grant is above 0", param_hint="AMOUNT")
     _tell(ask_once(target, lambda server: console.grant(server, amendment, amount)), as_json=as_json)
 
 

@@ -63,10 +63,12 @@ class Server:
         """Where it is."""
         return self._target
 
-    async def ask(self, rpc: str, request: Message, answer: type[M], *, seconds: float = CALL_S) -> M:
+    async def ask(
+        self, rpc: str, request: Message, answer: type[M], *, seconds: float = CALL_S, service: str = SERVICE
+    ) -> M:
         """Call an RPC that gives one answer. Raises ServerAwayError and ServerRefusedError."""
         call = self._channel.unary_unary(
-            f"/{SERVICE}/{rpc}",
+            f"/{service}/{rpc}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=answer.FromString,
         )

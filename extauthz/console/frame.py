@@ -17,6 +17,7 @@ from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as pb
 from extauthz.console.budgets import PERCENT, used_share, used_style
 from extauthz.console.decisions import STYLES
 from extauthz.console.load import Kind, Load
+from extauthz.console.measures import Unit
 from extauthz.console.text import WIDE, cell, clean, clock, duration, milliseconds, scope_short, short, until
 
 # Lines that are always there: three on top, a heading for each of three parts, one at the bottom.
@@ -171,11 +172,12 @@ def _budgets(view: View, budgets: Sequence[pb.Budget], width: int) -> Renderable
     for _ in range(3 if width >= WIDE else 2):
         table.add_column(justify="right", no_wrap=True)
     for budget in budgets:
-        style, limit = used_style(budget), budget.limit_usd
+        unit, style = Unit.of(budget), used_style(budget)
+        limit = unit.amount(budget, "limit")
         row: list[RenderableType] = [
             cell(scope_short(budget.scope)),
             cell(budget.window, "dim"),
-            Bar(budget.spent_usd / limit, budget.held_usd / limit, style)
+            Bar(unit.amount(budget, "spent") / limit, unit.amount(budget, "held") / limit, style)
             if limit
             else Bar(used_share(budget), 0, style),
             Text(f"{used_share(budget) * PERCENT:.0f} %", style),
@@ -189,9 +191,11 @@ def _budgets(view: View, budgets: Sequence[pb.Budget], width: int) -> Renderable
 
 
 def _amounts(budget: pb.Budget) -> str:
-    """Write spent, held and limit alike: in cents, and a limit of less than one USD more finely."""
-    digits = 2 if budget.limit_usd >= 1 else 4
-    amounts = (budget.spent_usd, budget.held_usd, budget.limit_usd)
+    """Write spent, held and limit alike: in cents, a limit of less than one USD more finely, and counts as they are."""
+    unit = Unit.of(budget)
+    spent, held, limit = (unit.amount(budget, name) for name in ("spent", "held", "limit"))
+    digits = (2 if limit >= 1 else 4) if unit.in_usd else 0
+    amounts = (spent, held, limit)
     return "{} + {} of {}".format(*(f"{amount:,.{digits}f}" for amount in amounts))
 
 

@@ -72,3 +72,22 @@ class Expectation:
 
     def __str__(self) -> str:
         return str(self.word) if self.status is None else f"{self.word} {self.status}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFilter:
+    """Which keys are wanted, and how many at most; what is empty does not matter."""
+
+    team: str
+    user: str
+    organization: str
+    project: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Who changes something, and what this change is called: sent twice, it is made once."""
+
+    who: str
+    change_id: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import math
 import os
 import re
@@ -16,7 +17,7 @@ import click
 
 from extauthz.console.target import TOKEN_VARIABLE, ClientCertificate, Target, read_token
 from extauthz.domain.address import Address, parse_address
-from extauthz.domain.money import limit_nanousd
+from extauthz.domain.money import AMOUNT_NANOUSD_MAX
 from extauthz.errors import ExtauthzError
 
 ADMIN = "127.0.0.1:9192"
@@ -54,19 +55,18 @@ class PlaceType(click.ParamType[str]):
 
 
 class AmountType(click.ParamType[float]):
-    """Reads an amount of USD, 0 or more."""
+    """Reads an amount, 0 or more, of whatever a budget counts."""
 
-    name = "USD"
+    name = "AMOUNT"
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read it, or fail with what to write instead."""
         try:
             amount = Decimal(value)
-            limit_nanousd(amount)
         except InvalidOperation:
-            self.fail(f"{value!r} is not an amount of money: write a number of USD, such as 12.5", param, ctx)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{value!r} is not an amount: write a number, such as 12.5", param, ctx)
+        if not amount.is_finite() or not 0 <= amount <= AMOUNT_NANOUSD_MAX:
+            self.fail(f"{value} is not an amount that a budget can have: write a number that is 0 or more", param, ctx)
         return float(amount)
 
 
@@ -125,6 +125,19 @@ AMOUNT = AmountType()
 PAIR = PairType()
 FILE = click.Path(path_type=Path, dir_okay=False)
 
+
+def os_user() -> str:
+    """Tell who types."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"uid {os.getuid()}"
+
+
+who_option = click.option(
+    "--who", type=WhoType(), default=os_user, show_default="you", help="Who, for the journal or the log."
+)
+change_id_option = click.option("--change-id", metavar="ID", help="Names the change: sent twice, it is made once.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 # Which server, by the names of `_target`.

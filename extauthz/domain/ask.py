@@ -21,7 +21,7 @@ class Ask:
     files of a form. `units` are what it asks for besides tokens. `recalls` says that the model will also read what was
     stored upstream before, `templated` that a prompt which is stored there may name another model, and `guessed` that
     nobody knows whether the call runs the models that it names. Of a `truncated` body all this is what its visible part
-    says.
+    says. `tags` are those that it gives itself.
 
     `stream_options` is None when the client already asks for usage in its stream (or does not stream); otherwise the
     JSON object that the upstream must get so that it reports usage: the client's own options with include_usage true.
@@ -44,6 +44,7 @@ class Ask:
     recalls: bool = False
     templated: bool = False
     guessed: bool = False
+    tags: tuple[str, ...] = ()
 
     @property
     def model(self) -> str | None:

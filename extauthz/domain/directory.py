@@ -1,305 +1,215 @@
-"""Who is known, and which budgets bind whom.
+"""Who a request belongs to: whose key is this, whom does a token name, and what do an end user and tags add.
 
-`Accounts` is what the operator wrote. `Directory` answers the two questions of a request: whose key is this, and what
-does an end user add to it. A principal has every scope that its spend is counted on, limited or not.
+A principal has every scope that its spend is counted on, limited or not; which those are is said by the table in
+bindings.py. Principals are put together when they are asked for, out of records of the roster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from urllib.parse import quote
 
-from extauthz.domain.budgets import Budget, Scope, ScopeBudgets, ScopeKind
-from extauthz.domain.claimed import Claimed
+from extauthz.domain.bindings import Proof
+from extauthz.domain.budgets import Scope, ScopeBudgets, ScopeKind
+from extauthz.domain.claimed import Claimed, with_team
 from extauthz.domain.identity import Principal
-
-Budgets = tuple[Budget, ...]
+from extauthz.domain.payers import Accounts, Budgets, Key
+from extauthz.domain.roster import NO_PAYER, Others, Roster, counted_on
+from extauthz.domain.search import NOBODY, Found, Search
 
 # A key without an alias is named by the beginning of its hash: enough to find it, nothing that opens a door.
 KEY_NAME_LENGTH = 8
 
 ADMIN_NAME = "admin"
 
+# Principals of keys that are kept, so that they are not put together for each request.
+PRINCIPALS_MAX = 20_000
 
-@dataclass(frozen=True, slots=True)
-class User:
-    """A person; `organization` counts for keys that have neither a team in one nor one of their own."""
-
-    budgets: Budgets = ()
-    organization: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Team:
-    """A team; `members` have budgets inside it, `models` are what its keys may use (empty: everything).
-
-    In `shadow_mode` nothing is refused to its keys.
-    """
-
-    budgets: Budgets = ()
-    organization: str | None = None
-    members: Mapping[str, Budgets] = field(default_factory=dict)
-    models: tuple[str, ...] = ()
-    shadow_mode: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """An API key, known only by its SHA-256 in hex; `alias` is its name for people."""
-
-    sha256: str
-    alias: str | None = None
-    budgets: Budgets = ()
-    organization: str | None = None
-    team: str | None = None
-    user: str | None = None
-    models: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Anonymous:
-    """Everybody who sends no credential, together; `models` are what they may use (empty: everything)."""
-
-    budgets: Budgets = ()
-    models: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Accounts:
-    """All payers with their budgets. Every team, user and organization that is named is there.
-
-    `default_end_user` are the budgets of end users that `end_users` does not list. `admin_sha256` is the hash of the
-    key that no budget binds. A user's own budget binds on the keys of teams only with `user_budgets_bind_in_teams`,
-    which is LiteLLM's rule.
-
-    `default_user`, `default_team` and `default_organization` are what holds for payers that a token or certificate
-    names and that are not listed; None where there are to be none. `anonymous` are the budgets of requests without any
-    credential, None where these are refused.
-    """
-
-    global_budgets: Budgets = ()
-    organizations: Mapping[str, Budgets] = field(default_factory=dict)
-    teams: Mapping[str, Team] = field(default_factory=dict)
-    users: Mapping[str, User] = field(default_factory=dict)
-    keys: tuple[Key, ...] = ()
-    end_users: Mapping[str, Budgets] = field(default_factory=dict)
-    default_end_user: Budgets = ()
-    default_user: User | None = None
-    default_team: Team | None = None
-    default_organization: Budgets | None = None
-    anonymous: Anonymous | None = None
-    admin_sha256: str | None = None
-    user_budgets_bind_in_teams: bool = False
-
-
-NO_TEAM = Team()
-NO_USER = User()
+_WORD = {ScopeKind.USER: "user", ScopeKind.TEAM: "team", ScopeKind.ORGANIZATION: "organization"}
 
 
 class Directory:
-    """Finds principals. Raises ValueError when an id is too long for a scope."""
+    """Finds principals. Raises ValueError when an id is too long for a scope.
 
-    def __init__(self, accounts: Accounts) -> None:
-        self._accounts = accounts
-        self._key_budgets = {key.sha256: key.budgets for key in accounts.keys}
-        self._key_aliases = {key.sha256: key.alias for key in accounts.keys}
-        self._principals = {key.sha256: self._principal(key) for key in accounts.keys}
-        if accounts.admin_sha256 is not None:
-            self._principals[accounts.admin_sha256] = self._admin()
+    Where there are `others`, they have to be asked first for those whom `asked_of_key` and the like name; each answer
+    may lead to more.
+    """
+
+    def __init__(self, known: Accounts | Roster, *, principals_max: int = PRINCIPALS_MAX) -> None:
+        self._roster = known if isinstance(known, Roster) else Roster(known)
+        self._principals_max = principals_max
+        self._kept: dict[str, Found] = {}
+
+    def beside(self, others: Others | None) -> Directory:
+        """Give the same files beside what is known elsewhere."""
+        return Directory(self._roster.beside(others), principals_max=self._principals_max)
+
+    @property
+    def accounts(self) -> Accounts:
+        """What the operator wrote."""
+        return self._roster.accounts
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether any tag may count."""
+        return self._roster.others is not None or bool(self.accounts.tags)
 
     def find(self, key_sha256: str) -> Principal | None:
         """Find who a key belongs to, by its SHA-256 in lower-case hex; None when nobody knows it."""
-        return self._principals.get(key_sha256)
+        return self._of_key(key_sha256).principal
+
+    def asked_of_key(self, key_sha256: str) -> Sequence[Scope]:
+        """Name those of whom the others have to be asked to find a key."""
+        return self._of_key(key_sha256).asked
 
     def claimed(self, claimed: Claimed) -> Principal | None:
         """Find the principal that a credential names by ids, its team settled; None when one of them is not listed.
 
         No budget binds an admin, whose ids need not be listed.
         """
-        payers = _Payers(claimed.organization, claimed.team, claimed.user)
-        if payers == _NOBODY or not (claimed.admin or self._knows(payers, unlisted=claimed.unlisted)):
-            return None
-        team = self._team(claimed.team)
-        named = {"user": claimed.user, "team": claimed.team, "organization": claimed.organization}
-        principal = Principal(
-            name=next(f"{kind} {name}" for kind, name in named.items() if name is not None),
-            scopes=self._scopes_of(payers),
-            models=(team.models,) if team.models else (),
-            admin=claimed.admin,
-            shadow_mode=team.shadow_mode,
-        )
-        return principal.unlimited() if claimed.admin else principal
+        return self._of_claimed(claimed).principal
+
+    def asked_of_claimed(self, claimed: Claimed) -> Sequence[Scope]:
+        """Name those of whom the others have to be asked to find whom a credential names."""
+        teams = (Scope(ScopeKind.TEAM, (team,)) for team in claimed.teams)
+        return (*self._roster.asked(teams), *self._of_claimed(claimed).asked)
+
+    def with_team(self, claimed: Claimed, chosen: str | None) -> Claimed | None:
+        """Settle which of several teams pays: the one that the request chose, else the first that is known.
+
+        Those in files come first, in their order. None when the request chose one that is not among them.
+        """
+        elsewhere = (team for team in claimed.teams if self._roster.elsewhere(Scope(ScopeKind.TEAM, (team,))))
+        return with_team(claimed, chosen, chain(self.accounts.teams, elsewhere))
 
     def anonymous(self) -> Principal | None:
         """Give the principal of requests without any credential; None where these are refused."""
-        anonymous = self._accounts.anonymous
-        if anonymous is None:
+        if self.accounts.anonymous is None:
             return None
-        scopes = (Scope(ScopeKind.GLOBAL), Scope(ScopeKind.ANONYMOUS))
-        return Principal(
-            name=str(ScopeKind.ANONYMOUS),
-            scopes=tuple(ScopeBudgets(scope, self.budgets_on(scope)) for scope in scopes),
-            models=(anonymous.models,) if anonymous.models else (),
+        return Search(self._roster, Proof.NONE).principal(str(ScopeKind.ANONYMOUS))
+
+    def with_payer(self, principal: Principal, scope: Scope) -> Principal:
+        """Add the scope of an end user or a tag that a request names, unless it is there; a tag only where it is known.
+
+        An end user has its own budgets or the default ones. None of them binds an admin.
+        """
+        record = self._roster.record(scope)
+        if scope in principal.payers or (record is None and scope.kind is ScopeKind.TAG):
+            return principal
+        record = record or NO_PAYER
+        added = ScopeBudgets(scope, record.budgets, binds=not principal.admin)
+        models = (self._roster.expanded(record.models),) if record.models and not principal.admin else ()
+        return replace(
+            principal,
+            scopes=(*principal.scopes, added),
+            models=(*principal.models, *models),
+            blocked=principal.blocked or (scope if record.blocked else None),
         )
 
-    def sha256_of(self, alias: str) -> str | None:
-        """Find the SHA-256 of the key with an alias; None when no key has it, or several do."""
-        found = {key.sha256 for key in self._accounts.keys if key.alias == alias}
-        return found.pop() if len(found) == 1 else None
-
-    def with_end_user(self, principal: Principal, end_user_id: str) -> Principal:
-        """Add the scope of an end user, with its own budgets or the default ones; none of them binds an admin.
-
-        Raises ValueError when the id is too long for a scope.
-        """
-        scope = Scope(ScopeKind.END_USER, (end_user_id,))
-        added = ScopeBudgets(scope, self.budgets_on(scope), binds=not principal.admin)
-        return replace(principal, scopes=(*principal.scopes, added))
+    def asked(self, scopes: Iterable[Scope]) -> Sequence[Scope]:
+        """Name those of some payers of whom the others have to be asked."""
+        return self._roster.asked(scopes)
 
     def budgets_on(self, scope: Scope) -> Budgets:
         """List the budgets of a scope, whether or not they bind; none for one that is not known."""
-        accounts = self._accounts
-        match scope.kind, scope.ids:
-            case ScopeKind.GLOBAL, _:
-                return accounts.global_budgets
-            case ScopeKind.ORGANIZATION, (organization,):
-                return accounts.organizations.get(organization, accounts.default_organization or ())
-            case ScopeKind.TEAM, (team,):
-                return self._team(team).budgets
-            case ScopeKind.MEMBER, (team, user):
-                return self._team(team).members.get(user, ())
-            case ScopeKind.USER, (user,):
-                return self._user(user).budgets
-            case ScopeKind.KEY, (key_sha256,):
-                return self._key_budgets.get(key_sha256, ())
-            case ScopeKind.END_USER, (end_user,):
-                return accounts.end_users.get(end_user, accounts.default_end_user)
-            case ScopeKind.ANONYMOUS, _:
-                return () if accounts.anonymous is None else accounts.anonymous.budgets
-            case _:
-                return ()
+        record = self._roster.counting_on(scope)
+        return () if record is None else record.budgets
 
-    @property
-    def accounts(self) -> Accounts:
-        """What the operator wrote."""
-        return self._accounts
+    def counted_on(self, scope: Scope) -> Scope:
+        """Give the scope that a payer is counted on: a key that took the place of another has that one's."""
+        record = self._roster.record(scope)
+        return scope if record is None else counted_on(scope, record)
 
     def is_stranger(self, scope: Scope) -> bool:
         """Tell whether a scope has the budgets that all have who are not listed."""
-        accounts = self._accounts
-        match scope.kind:
-            case ScopeKind.END_USER:
-                return bool(accounts.default_end_user) and scope.ids[0] not in accounts.end_users
-            case ScopeKind.USER:
-                return accounts.default_user is not None and scope.ids[0] not in accounts.users
-            case ScopeKind.TEAM:
-                return accounts.default_team is not None and scope.ids[0] not in accounts.teams
-            case ScopeKind.ORGANIZATION:
-                return accounts.default_organization is not None and scope.ids[0] not in accounts.organizations
-            case _:
-                return False
+        return self._roster.default(scope) is not None and not self._knows(scope, unlisted=False)
+
+    def is_listed(self, scope: Scope) -> bool:
+        """Tell whether a payer stands in files, or one that took its place."""
+        return self._roster.stands_in_files(scope)
 
     @property
     def takes_strangers(self) -> bool:
         """Whether there can be such scopes."""
-        accounts = self._accounts
-        unlisted = (accounts.default_user, accounts.default_team, accounts.default_organization)
-        return bool(accounts.default_end_user) or any(payer is not None for payer in unlisted)
+        accounts = self.accounts
+        unlisted = (
+            accounts.default_end_user,
+            accounts.default_user,
+            accounts.default_team,
+            accounts.default_organization,
+        )
+        return any(payer is not None for payer in unlisted)
+
+    def sha256_of(self, alias: str) -> str | None:
+        """Find the SHA-256 of the key with an alias; None when no key has it that is known by now, or several do."""
+        named = [*self._roster.called(alias)]
+        found = {key.sha256 for key in named} - {key.counts_as for key in named}
+        return found.pop() if len(found) == 1 else None
 
     def shown(self, scope: Scope) -> str:
         """Write a scope for people: a key by its alias, or by the beginning of its hash."""
         if scope.kind is not ScopeKind.KEY:
             return scope.text
-        (key_sha256,) = scope.ids
-        return f"{scope.kind}:{quote(self._key_aliases.get(key_sha256) or key_sha256[:KEY_NAME_LENGTH], safe='')}"
+        key = self._roster.counting_on(scope)
+        alias = key.alias if isinstance(key, Key) else None
+        return f"{scope.kind}:{quote(alias or scope.ids[0][:KEY_NAME_LENGTH], safe='')}"
 
     def budgeted(self) -> Iterator[Scope]:
-        """List the scopes that have budgets, one after the other; end users only where they are named."""
-        accounts = self._accounts
-        known = chain(
-            (Scope(ScopeKind.GLOBAL),),
-            (Scope(ScopeKind.ORGANIZATION, (organization,)) for organization in accounts.organizations),
-            (Scope(ScopeKind.TEAM, (team,)) for team in accounts.teams),
-            (Scope(ScopeKind.MEMBER, (name, user)) for name, team in accounts.teams.items() for user in team.members),
-            (Scope(ScopeKind.USER, (user,)) for user in accounts.users),
-            (Scope(ScopeKind.KEY, (key_sha256,)) for key_sha256 in self._key_budgets),
-            (Scope(ScopeKind.END_USER, (end_user,)) for end_user in accounts.end_users),
-            (Scope(ScopeKind.ANONYMOUS),),
-        )
-        return (scope for scope in known if self.budgets_on(scope))
+        """List the scopes of files that have budgets, one after the other; end users only where they are named."""
+        return self._roster.budgeted()
 
-    def _admin(self) -> Principal:
-        scope = Scope(ScopeKind.GLOBAL)
-        return Principal(ADMIN_NAME, (ScopeBudgets(scope, self.budgets_on(scope), binds=False),), admin=True)
+    def budgeted_elsewhere(self) -> Iterator[Scope | None]:
+        """List the scopes with budgets that only the others have, as far as they are known here by now.
 
-    def _principal(self, key: Key) -> Principal:
-        team = self._team(key.team)
-        own = Scope(ScopeKind.KEY, (key.sha256,))
-        return Principal(
-            name=key.alias or f"key {key.sha256[:KEY_NAME_LENGTH]}",
-            scopes=(
-                *self._scopes_of(_Payers(key.organization, key.team, key.user)),
-                ScopeBudgets(own, self.budgets_on(own)),
-            ),
-            models=tuple(models for models in (key.models, team.models) if models),
-            shadow_mode=team.shadow_mode,
-        )
+        None stands for each of those others who have none, so that whoever goes through all of them can pause.
+        """
+        return self._roster.budgeted_elsewhere()
 
-    def _scopes_of(self, payers: _Payers) -> tuple[ScopeBudgets, ...]:
-        """List all that the spend of payers is counted on, from the widest to the narrowest, and what binds there."""
-        return tuple(
-            ScopeBudgets(scope, self.budgets_on(scope), binds=self._binds(scope, payers))
-            for scope in self._counted_on(payers)
-        )
+    def _of_key(self, key_sha256: str) -> Found:
+        """Find a key. What was found is kept until one of those who were asked for has changed."""
+        found = self._kept.get(key_sha256)
+        if found is not None and all(self._roster.elsewhere(scope) is record for scope, record in found.answers):
+            return found
+        if key_sha256 == self.accounts.admin_sha256:
+            return self._keep(key_sha256, Found(Search(self._roster, Proof.ADMIN).principal(ADMIN_NAME)))
+        own = Scope(ScopeKind.KEY, (key_sha256,))
+        asked = self._roster.asked((own,))
+        key = self._roster.record(own)
+        if not isinstance(key, Key):
+            self._kept.pop(key_sha256, None)
+            return Found(None, tuple((scope, None) for scope in asked)) if asked else NOBODY
+        search = Search(self._roster, Proof.KEY, key)
+        principal = search.principal(key.alias or f"key {key_sha256[:KEY_NAME_LENGTH]}")
+        answers = (*((scope, key) for scope in asked), *search.answers)
+        return self._keep(key_sha256, Found(replace(principal, expires_ms=key.expires_ms), answers))
 
-    def _counted_on(self, payers: _Payers) -> Iterator[Scope]:
-        organization = (
-            self._team(payers.team).organization or payers.organization or self._user(payers.user).organization
-        )
-        yield Scope(ScopeKind.GLOBAL)
-        if organization is not None:
-            yield Scope(ScopeKind.ORGANIZATION, (organization,))
-        if payers.team is not None:
-            yield Scope(ScopeKind.TEAM, (payers.team,))
-        if payers.team is not None and payers.user is not None:
-            yield Scope(ScopeKind.MEMBER, (payers.team, payers.user))
-        if payers.user is not None:
-            yield Scope(ScopeKind.USER, (payers.user,))
+    def _keep(self, key_sha256: str, found: Found) -> Found:
+        self._kept.pop(key_sha256, None)
+        while len(self._kept) >= self._principals_max:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key_sha256] = found
+        return found
 
-    def _binds(self, scope: Scope, payers: _Payers) -> bool:
-        """Tell whether a budget binds; it counts in any case."""
-        user_in_team = scope.kind is ScopeKind.USER and payers.team is not None
-        return not user_in_team or self._accounts.user_budgets_bind_in_teams
+    def _of_claimed(self, claimed: Claimed) -> Found:
+        named = {
+            ScopeKind.USER: claimed.user,
+            ScopeKind.TEAM: claimed.team,
+            ScopeKind.ORGANIZATION: claimed.organization,
+        }
+        scopes = [Scope(kind, (name,)) for kind, name in named.items() if name is not None]
+        if not scopes:
+            return NOBODY
+        first, *_ = scopes
+        search = Search(self._roster, Proof.CLAIM, claimed)
+        principal = search.principal(f"{_WORD[first.kind]} {first.ids[0]}")
+        if claimed.admin:
+            return Found(replace(principal, admin=True).unlimited(), search.answers)
+        known = all(self._knows(scope, unlisted=claimed.unlisted) for scope in scopes)
+        return Found(principal if known else None, search.answers)
 
-    def _knows(self, payers: _Payers, *, unlisted: bool) -> bool:
-        """Tell whether every payer is listed, or may be one that is not."""
-        accounts = self._accounts
-        return all(
-            name is None or name in listed or (unlisted and default is not None)
-            for name, listed, default in (
-                (payers.organization, accounts.organizations, accounts.default_organization),
-                (payers.team, accounts.teams, accounts.default_team),
-                (payers.user, accounts.users, accounts.default_user),
-            )
-        )
-
-    def _team(self, name: str | None) -> Team:
-        """Give a team, the default one for others, none for nobody's."""
-        return NO_TEAM if name is None else self._accounts.teams.get(name, self._accounts.default_team or NO_TEAM)
-
-    def _user(self, name: str | None) -> User:
-        return NO_USER if name is None else self._accounts.users.get(name, self._accounts.default_user or NO_USER)
-
-
-@dataclass(frozen=True, slots=True)
-class _Payers:
-    """Who pays together, by id."""
-
-    organization: str | None = None
-    team: str | None = None
-    user: str | None = None
-
-
-_NOBODY = _Payers()
+    def _knows(self, scope: Scope, *, unlisted: bool) -> bool:
+        """Tell whether a payer is listed, or may be one that is not."""
+        known = self._roster.listed(scope) or self._roster.elsewhere(scope)
+        return known is not None or (unlisted and self._roster.default(scope) is not None)

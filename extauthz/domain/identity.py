@@ -18,6 +18,8 @@ class Principal:
     `scopes` are all that its spend is counted on, each with the budgets that bind. `models` are the lists of allowed
     model names (key's, team's); a model must be on each of them, and no list allows everything. In `shadow_mode`
     nothing is refused to it.
+
+    It is refused from `expires_ms` on (Unix milliseconds, store time), and while somebody who pays is `blocked`.
     """
 
     name: str
@@ -25,6 +27,8 @@ class Principal:
     models: tuple[tuple[str, ...], ...] = ()
     admin: bool = False
     shadow_mode: bool = False
+    blocked: Scope | None = None
+    expires_ms: int | None = None
 
     @property
     def payers(self) -> tuple[Scope, ...]:

@@ -46,6 +46,8 @@ class Page:
 class Listing:
     """What was asked for, and the lists of models that it is cut down to: an entry must be on each of them.
 
+    Of those none is shown that has a name of `hidden`.
+
     `page` is None for all. `patterns` asks for the patterns among the names as well; `name` for one model, `deployment`
     for the one with an id, `search` for names with a text in them: what the upstream does by itself, and a list that is
     written here must do as well.
@@ -58,6 +60,7 @@ class Listing:
     name: str | None = None
     deployment: str | None = None
     search: str | None = None
+    hidden: tuple[str, ...] = ()
 
     @property
     def whole(self) -> dict[str, str]:

@@ -20,7 +20,8 @@ _HARMLESS_OVERRIDES = frozenset(
 )
 
 # LiteLLM also takes whole deployments from a body, and what an answer is said to cost, unless it is told not to.
-_DEPLOYMENTS = ("deployment_id", "model_list", "user_config")
+# OpenRouter takes `models`, its own names of what may answer instead: fallbacks that no list here has the price of.
+_DEPLOYMENTS = ("deployment_id", "model_list", "models", "user_config")
 _PRICE = "cost_per"
 
 NO_MODEL = "Name the model: the body needs a `model` that is a text or a list of texts."
@@ -93,7 +94,9 @@ def refuse_deployments(document: Json) -> None:
     """Refuse keys by which another deployment than the model's would answer, or at another price."""
     for key in document:
         if key in _DEPLOYMENTS or _PRICE in key:
-            raise RefusedBodyError("A body may not set deployments or prices: they are the operator's.")
+            raise RefusedBodyError(
+                "A body may not set deployments or prices: they are the operator's. Name other models in `fallbacks`."
+            )
 
 
 def refuse_overlaid(document: Json, steering: Mapping[str, str]) -> None:

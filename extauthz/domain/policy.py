@@ -28,6 +28,13 @@ class StoreFailure(StrEnum):
     DEFER = "defer"
 
 
+class DirectoryFailure(StrEnum):
+    """What is believed of a payer whose record is old, while the directory does not answer: nothing, or the record."""
+
+    DENY = "deny"
+    STALE = "stale"
+
+
 class OtherRoutes(StrEnum):
     """What happens to requests that are neither discovery nor inference nor info."""
 

@@ -125,7 +125,8 @@ class _FaultyError(Exception):
 
 def looks_like_token(text: str) -> bool:
     """Tell whether a credential is written as tokens are, signed or encrypted ones."""
-    return len(text) <= TOKEN_BYTES_MAX and _COMPACT.fullmatch(text) is not None
+    # Most credentials are keys, and have no dot; the expression would look at each of their characters for one.
+    return "." in text and len(text) <= TOKEN_BYTES_MAX and _COMPACT.fullmatch(text) is not None
 
 
 def read_token(text: str, bytes_max: int) -> UnverifiedToken | TokenFault:

@@ -31,8 +31,11 @@ class Reason(StrEnum):
     BUDGET_HELD = "budget_held"
     REQUEST_TOO_DEAR = "request_too_dear"
     UNAUTHENTICATED = "unauthenticated"
+    KEY_BLOCKED = "key_blocked"
+    KEY_EXPIRED = "key_expired"
     PAYER_UNKNOWN = "payer_unknown"
     KEYS_UNAVAILABLE = "keys_unavailable"
+    DIRECTORY_UNAVAILABLE = "directory_unavailable"
     BAD_REQUEST = "bad_request"
     MODEL_UNKNOWN = "model_unknown"
     MODEL_NOT_ALLOWED = "model_not_allowed"
@@ -96,7 +99,7 @@ class AnswerModels:
 class Deny:
     """The request ends here. `retry_after_s` is None when waiting does not help.
 
-    `scope` is the one that binds, `window` the name of its budget's window. `fault` is what is wrong with the token,
+    `scope` is the one that binds, `window` the label of its budget. `fault` is what is wrong with the token,
     for logs alone.
 
     `should_retry` goes to OpenAI's SDKs as `x-should-retry`: they repeat a 429 unless it says false.

@@ -176,4 +176,5 @@ def _open(schema: Json, path: str) -> Iterator[str]:
 
 def _is_map_of_the_program(path: str) -> bool:
     """Whether these are a payer's ids or names of models: the program's mappings, whose values are closed."""
-    return path.rpartition(".")[2] in {"organizations", "teams", "users", "end_users", "members", "models"}
+    names = {"organizations", "projects", "teams", "users", "end_users", "members", "tags", "metadata", "models"}
+    return path.rpartition(".")[2] in names | {"model_max_budget", "provider_max_budget", "provider_budget_config"}

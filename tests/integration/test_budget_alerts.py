@@ -21,7 +21,7 @@ from extauthz._proto.envoy.service.auth.v3.external_auth_pb2_grpc import Authori
 from extauthz.alerts import Alerts
 from extauthz.config.load import load
 from extauthz.domain.budgets import Budget, Counter
-from extauthz.domain.directory import Accounts, Team
+from extauthz.domain.payers import Accounts, Team
 from extauthz.domain.thresholds import Alert
 from extauthz.domain.windows import WindowRule
 from extauthz.ledger.base import Amendment, AmendmentKind

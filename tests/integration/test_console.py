@@ -242,7 +242,7 @@ class TestReservations:
         assert {field.name for field in messages.Reservation.DESCRIPTOR.fields} == set(reservation)
         assert ("held-for-long", "gpt-4o") == (reservation["id"], reservation["model"])
         assert {"global", "team:holding"} < {held["scope"] for held in reservation["held"]}
-        assert all(["scope", "window", "held_usd"] == list(held) for held in reservation["held"])
+        assert all(["scope", "window", "held_usd", "measure", "held"] == list(held) for held in reservation["held"])
         assert all(held["held_usd"] > 0 for held in reservation["held"])
         assert 0 <= reservation["age_seconds"]
 

@@ -30,6 +30,7 @@ UNRECORDED = {
     Reason.INTERNAL_ERROR,
     Reason.PAYER_UNKNOWN,  # this one and the next need tokens
     Reason.KEYS_UNAVAILABLE,
+    Reason.DIRECTORY_UNAVAILABLE,  # needs a directory
     Reason.MODEL_UNPRICED,  # needs another setting than the recorded configurations have
     Reason.SHADOW_MODE,  # what Envoy is told; the decision has the reason that is shadowed
 }

@@ -13,7 +13,7 @@ from aiohttp import web
 from extauthz import survey as survey_module
 from extauthz.adapters import http
 from extauthz.domain.budgets import SCOPE_ID_BYTES_MAX, Budget, Counter, Scope, ScopeKind
-from extauthz.domain.directory import Accounts, Team
+from extauthz.domain.payers import Accounts, Payer, Team
 from extauthz.domain.windows import Duration, Unit, WindowRule
 from extauthz.survey import Surveyor
 from extauthz.telemetry.metrics import BUDGETS_MAX, Metrics
@@ -50,7 +50,7 @@ class House:
     """A store in which 10,000 members have budgets, with a surveyor and metrics."""
 
     def __init__(self) -> None:
-        members = {long_id(number): (Budget(LIMIT, MONTHLY),) for number in range(BUDGETS)}
+        members = {long_id(number): Payer((Budget(LIMIT, MONTHLY),)) for number in range(BUDGETS)}
         self.ledger = FlakyLedger(ManualClock())
         self.surveyor = Surveyor(
             self.ledger, a_configuration(Accounts(teams={long_id(0): Team(members=members)})), lambda: 0.0

@@ -29,6 +29,7 @@ from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2_grpc
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
+from extauthz.domain.budgets import Counter as BudgetCounter
 from extauthz.domain.budgets import ScopeKind
 from extauthz.domain.directory import Directory
 from extauthz.envoy.names import AVAILABLE_HEADER, HOLD_KEY, TOKEN_METADATA
@@ -190,20 +191,20 @@ def shown_by(answer: CheckResponse) -> tuple[object, ...]:
         return (int(answer.denied_response.status.code), int(limit[1]))
     upstream = {header.header.key: header.header.value for header in answer.ok_response.headers}
     client = {header.header.key: header.header.value for header in answer.ok_response.response_headers_to_add}
-    document = held(answer)
+    document, (prices, _) = held(answer)
+    counters = [BudgetCounter.parse(key) for key in document[8].split()]
     return (
         upstream["authorization"],
         round(float(client[AVAILABLE_HEADER]) / 1000),
-        document[7]["i"],
-        [f"{kind}:{ids[0]}" for kind, ids, *_ in document[10] if kind == ScopeKind.END_USER],
+        prices["i"],
+        [counter.scope.text for counter in counters if counter.scope.kind is ScopeKind.END_USER],
     )
 
 
 def held(answer: CheckResponse) -> list[Any]:
-    """Read the hold of an answer, without its signature."""
-    payload = str(answer.dynamic_metadata[HOLD_KEY]).partition(".")[0]
-    document: list[Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return document
+    """Read the hold of an answer and its prices, without its signature."""
+    *parts, _ = str(answer.dynamic_metadata[HOLD_KEY]).split(".")
+    return [json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in parts]
 
 
 def live() -> dict[str, int]:

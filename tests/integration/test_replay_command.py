@@ -48,6 +48,8 @@ DIFFERENT = {
     # Nobody was known.
     "no key": "cannot_tell",
     "an unknown key": "cannot_tell",
+    "a blocked key": "cannot_tell",
+    "models of a key that has expired": "cannot_tell",
     "two keys": "cannot_tell",
     "a key twice": "cannot_tell",
     "two end users": "cannot_tell",
@@ -218,7 +220,7 @@ class TestAJournal:
     async def test_the_checkpoint_is_where_books_begin(self, recording: Recording) -> None:
         """What was spent before the export counts; what --spent says counts instead."""
         lines = recording.journal.read_text(encoding="utf-8").splitlines()
-        checkpoint = json.loads(lines[0]) | {"spent_nanousd": {"team:research|lifetime": 3_000_000}}
+        checkpoint = json.loads(lines[0]) | {"spent": {"team:research|lifetime": 3_000_000}}
         recording.journal.write_text("\n".join([json.dumps(checkpoint), *lines[1:]]) + "\n", encoding="utf-8")
         nothing = recording.folder / "spent.json"
         nothing.write_text("[]", encoding="utf-8")

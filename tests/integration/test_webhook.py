@@ -15,7 +15,7 @@ from structlog.testing import LogCapture
 from extauthz.adapters.webhook import RETRY_AFTER_S_MAX, TRIES_MAX, Webhook, _retry_after_s, payload
 from extauthz.config.snapshot import Configuration
 from extauthz.domain.budgets import Counter, Scope, ScopeKind, Standing
-from extauthz.domain.directory import Accounts
+from extauthz.domain.payers import Accounts
 from extauthz.domain.thresholds import Alert, Threshold, ThresholdKind
 from extauthz.domain.windows import Window
 from extauthz.telemetry.events import Delivery
@@ -102,6 +102,7 @@ async def test_what_is_sent() -> None:
             "scope": "team:research",
             "name": "team:research",
             "window": "1mo",
+            "measure": "usd",
             "threshold_percent": 80,
             "used_percent": 92,
             "resets_at": "2026-12-01T00:00:00+00:00",

@@ -96,11 +96,11 @@ def test_the_wheel_has_what_runs(built: Built) -> None:
 
 
 def test_the_metadata(built: Built) -> None:
-    """PyPI's own rules for metadata hold, and the licence and both extras are in there."""
+    """PyPI's own rules for metadata hold, and the licence and the extras are in there."""
     metadata = Metadata.from_email(built.metadata(), validate=True)
 
     assert ("extauthz", "Apache-2.0") == (metadata.name, metadata.license_expression)
-    assert ["demo", "tracing"] == sorted(metadata.provides_extra or [])
+    assert ["demo", "litellm", "tracing"] == sorted(metadata.provides_extra or [])
     assert metadata.requires_python is not None
     assert "3.11" in metadata.requires_python
     assert "text/markdown" == metadata.description_content_type

@@ -18,7 +18,7 @@ import pytest
 from extauthz.authorizer import Authorizer, Call
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.budgets import Counter, Scope
+from extauthz.domain.budgets import Counter, Scope, Spent
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Hold
 from extauthz.domain.verdict import Admit
@@ -136,7 +136,7 @@ class Night:
             await ledger.open_count()  # so that it knows the time
         await asyncio.gather(*(self._work(ledger) for ledger in self.store.ledgers for _ in range(WORKERS)))
         for hold, ledger in zip(self.unsettled, cycle(self.store.ledgers), strict=False):
-            await ledger.settle(hold, self.held[hold])
+            await ledger.settle(hold, Spent(self.held[hold]))
 
     async def _work(self, ledger: Ledger) -> None:
         authorizer = Authorizer(ledger, UsualAnswer(UsualTokens(100), UsualTokens(0)))
@@ -150,7 +150,7 @@ class Night:
             self._see(hold, asked_ms, self.issued_ms)
             self.held[hold] = 1000 + number
             if number % 3:
-                await ledger.settle(hold, self.held[hold])
+                await ledger.settle(hold, Spent(self.held[hold]))
             else:
                 self.unsettled.append(hold)
             if number % ANSWERS_PER_STEP == 0:

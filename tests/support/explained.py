@@ -21,7 +21,7 @@ from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as messages
 from extauthz._proto.extauthz.diagnostics.v1.diagnostics_pb2_grpc import DiagnosticsStub
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.budgets import Counter, Scope
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Scope
 from extauthz.domain.money import limit_nanousd, usd
 from extauthz.domain.prices import ZERO, Estimate, Prices
 from extauthz.domain.reservation import Claim, Hold, Lease
@@ -106,7 +106,7 @@ class House:
                 str(place), self.books.now_ms(), (counter,), "m", Prices(ZERO, ZERO), Estimate(0, 0, 0, 0), False
             )
             claim = Claim(counter, None, limit_nanousd(amount))
-            reserved = await self.books.reserve(Reserve(hold, "test", (claim,), Lease(HOUR_MS, 0)))
+            reserved = await self.books.reserve(Reserve(hold, "test", (claim,), Lease(HOUR_MS, NOTHING_SPENT)))
             assert isinstance(reserved, Reserved)
 
     def _counter(self, scope_text: str, window: str) -> Counter:

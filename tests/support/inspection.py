@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
+from extauthz.domain.budgets import Spent
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import AlreadyEnded, Expired, Ledger, Reserve, Reserved
@@ -23,8 +24,8 @@ RETRY_SECONDS = 0.01
 
 TEAM = a_counter("research")
 HUNDRED = Claim(TEAM, limit=1000, amount=100)
-LONG = Lease(lease_ms=60_000, cost_nanousd=30)
-SHORT = Lease(lease_ms=1, cost_nanousd=30)
+LONG = Lease(lease_ms=60_000, spent=Spent(30))
+SHORT = Lease(lease_ms=1, spent=Spent(30))
 
 T = TypeVar("T")
 
@@ -88,6 +89,6 @@ async def live(ledger: Ledger, requests: Iterable[Reserve], cost_nanousd: int) -
     for request in requests:
         reserved = await insist(partial(ledger.reserve, request))
         assert isinstance(reserved, Reserved | AlreadyEnded), reserved
-        await insist(partial(ledger.settle, request.hold, cost_nanousd))
+        await insist(partial(ledger.settle, request.hold, Spent(cost_nanousd)))
         count += 1
     return count

@@ -84,6 +84,8 @@ extauthz:
     - {{key: sk-generous, team: generous}}
     - {{key: sk-frugal, team: frugal}}
     - {{key: sk-trial, team: trial}}
+    - {{key: sk-locked, blocked: true}}
+    - {{key: sk-over, expires: 2001-01-01}}
   end_users: {{default: {{max_budget: 0.5}}, vip: {{max_budget: 100}}, banned: {{max_budget: 0}}}}
 """
 
@@ -304,6 +306,8 @@ RECORDED = (
     # ------------------------------------------------------------ refused for another reason
     Recorded("blocked", "no key", chat(None), DENY, Reason.UNAUTHENTICATED),
     Recorded("blocked", "an unknown key", chat("sk-nobody"), DENY, Reason.UNAUTHENTICATED),
+    Recorded("blocked", "a blocked key", chat("sk-locked"), DENY, Reason.KEY_BLOCKED),
+    Recorded("blocked", "models of a key that has expired", models("sk-over"), DENY, Reason.KEY_EXPIRED),
     Recorded("blocked", "two keys", chat("sk-ana", headers={"x-api-key": "sk-rich"}), DENY, Reason.BAD_REQUEST),
     Recorded(
         "blocked",

@@ -6,7 +6,8 @@ from decimal import Decimal
 
 from extauthz.config.model import Settings
 from extauthz.config.snapshot import Snapshot
-from extauthz.domain.directory import Accounts, Directory
+from extauthz.domain.directory import Directory
+from extauthz.domain.payers import Accounts
 from extauthz.domain.prices import Prices
 from extauthz.pricing.amounts import named
 from extauthz.pricing.catalog import Catalog

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 from extauthz.config.load import load
 from extauthz.config.snapshot import Configuration, Snapshot
-from extauthz.domain.budgets import Counter, Scope, ScopeKind
-from extauthz.domain.directory import Accounts, Directory
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Scope, ScopeKind, Spent
+from extauthz.domain.directory import Directory
+from extauthz.domain.payers import Accounts
 from extauthz.domain.reservation import Claim, Lease
 from extauthz.domain.windows import LIFETIME, Window
 from extauthz.errors import StoreUnavailableError
@@ -21,7 +22,7 @@ from tests.support.ledger import SIGNING_KEY, ManualClock, a_hold, a_reserve
 
 FOREVER = Window(LIFETIME, 0, None)
 GLOBAL = Scope(ScopeKind.GLOBAL)
-LONG_LEASE = Lease(lease_ms=3_600_000, cost_nanousd=0)
+LONG_LEASE = Lease(lease_ms=3_600_000, spent=NOTHING_SPENT)
 
 NOTHING = "model_list: []\n"
 
@@ -44,9 +45,9 @@ def a_scope(text: str) -> Scope:
     return Scope.parse(text)
 
 
-async def spend(ledger: Ledger, counter: Counter, nanousd: int) -> None:
-    """Book some cost on a counter."""
-    await ledger.settle(a_hold(uuid4().hex, (counter,), reserved_at_ms=ledger.now_ms()), nanousd)
+async def spend(ledger: Ledger, counter: Counter, amount: int) -> None:
+    """Book an amount on a counter, in its measure."""
+    await ledger.settle(a_hold(uuid4().hex, (counter,), reserved_at_ms=ledger.now_ms()), Spent(amount, amount, amount))
 
 
 async def hold(ledger: Ledger, nanousd: int, *counters: Counter) -> str:

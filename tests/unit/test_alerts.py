@@ -10,7 +10,7 @@ import pytest
 from extauthz import alerts as alerts_module
 from extauthz.alerts import Alerts, Warnings
 from extauthz.domain.budgets import Budget, Counter
-from extauthz.domain.directory import Accounts, Key, Team
+from extauthz.domain.payers import Accounts, Key, Team
 from extauthz.domain.thresholds import Alert
 from extauthz.domain.windows import Duration, Unit, WindowRule
 from extauthz.errors import StoreUnavailableError

@@ -105,7 +105,7 @@ class Desk:
         context = {"extauthz.trusted_headers": "on"} if trusted else {}
         facts = RequestFacts("POST", path, headers, context=context, peer=peer)
         authenticator = Authenticator(TokenVerifier(lambda: NOW_S), self.ring)
-        return await authenticator.identify(facts, self.config, patience_s=0.5)
+        return await authenticator.identify(facts, self.config, now_ms=NOW_S * 1000, patience_s=0.5)
 
 
 def desk(folder: Path, text: str = CONFIG, ring: Ring | None = None) -> Desk:
@@ -299,7 +299,7 @@ async def test_anonymous_is_nobody_on_other_routes(tmp_path: Path) -> None:
     """Where a known key is asked for (`other: authenticate`), nobody is not enough."""
     house = desk(tmp_path, ANONYMOUS)
     facts = RequestFacts("GET", "/spend/logs", {})
-    found = await Authenticator().identify(facts, house.config, patience_s=0.5, nobody=False)
+    found = await Authenticator().identify(facts, house.config, now_ms=NOW_S * 1000, patience_s=0.5, nobody=False)
 
     assert isinstance(found, Deny)
     assert Reason.UNAUTHENTICATED is found.reason
@@ -329,7 +329,7 @@ async def test_without_a_verifier(tmp_path: Path) -> None:
     """Where nobody can verify tokens, they are unknown keys."""
     house = desk(tmp_path)
     facts = RequestFacts("POST", "/v1/x", token())
-    found = await Authenticator().identify(facts, house.config, patience_s=0.5)
+    found = await Authenticator().identify(facts, house.config, now_ms=NOW_S * 1000, patience_s=0.5)
 
     assert isinstance(found, Deny)
     assert (Reason.UNAUTHENTICATED, None) == (found.reason, found.fault)

@@ -343,7 +343,7 @@ def test_settings_that_are_not_understood(body: Fields, word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["user_config", "model_list", "deployment_id", "input_cost_per_token", "output_cost_per_second"]
+    "key", ["user_config", "model_list", "models", "deployment_id", "input_cost_per_token", "output_cost_per_second"]
 )
 @pytest.mark.parametrize("value", [None, 0, "gpt-4o", {}])
 def test_deployments_and_prices_of_the_client(key: str, value: object) -> None:

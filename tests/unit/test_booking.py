@@ -7,6 +7,7 @@ import pytest
 
 from extauthz.booking import Observation, Outcome, ending_of, lease_of
 from extauthz.config.snapshot import Snapshot
+from extauthz.domain.budgets import Spent
 from extauthz.domain.policy import OnAbort, OnMissingUsage
 from extauthz.domain.prices import Estimate, Prices, Units, Usage
 from extauthz.domain.reservation import Hold, Lease, Note, Signal
@@ -17,6 +18,8 @@ from tests.support.snapshots import a_priced_snapshot, an_offer
 # A token of input costs 10 nano-USD, one of output 100.
 PRICES = Prices(Decimal("0.00000001"), Decimal("0.0000001"))
 ESTIMATE = Estimate(input_tokens=50, output_tokens=20, cost_nanousd=2_500, cost_nanousd_max=90_000)
+# The estimate, where it is booked.
+ESTIMATED = Spent(2_500, 70, 1)
 USAGE = Report(Usage(40, 10), events=9, finished=True)
 USAGE_COST = 1_400
 NOTHING = Report()
@@ -36,54 +39,72 @@ def noted(report: Report) -> Note:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "report", "streamed", "cost_nanousd"),
+    ("outcome", "report", "streamed", "spent"),
     [
-        pytest.param(Outcome.ANSWERED, USAGE, True, USAGE_COST, id="answered with usage"),
-        pytest.param(Outcome.ANSWERED, NOTHING, False, 2_500, id="answered without usage: the estimate"),
+        pytest.param(Outcome.ANSWERED, USAGE, True, Spent(USAGE_COST, 50, 1), id="answered with usage"),
         pytest.param(
-            Outcome.ANSWERED, Report(events=90), True, 500 + 9_000, id="answered, more delivered than estimated"
+            Outcome.ANSWERED,
+            Report(Usage(40, 10, 30, 10, 9), finished=True),
+            True,
+            Spent(USAGE_COST, 50, 1),
+            id="cached input and reasoning are tokens once",
         ),
-        pytest.param(Outcome.ABORTED, USAGE, True, USAGE_COST, id="aborted after the usage came"),
+        pytest.param(Outcome.ANSWERED, NOTHING, False, ESTIMATED, id="answered without usage: the estimate"),
+        pytest.param(
+            Outcome.ANSWERED,
+            Report(events=90),
+            True,
+            Spent(500 + 9_000, 50 + 90, 1),
+            id="answered, more delivered than estimated",
+        ),
+        pytest.param(Outcome.ABORTED, USAGE, True, Spent(USAGE_COST, 50, 1), id="aborted after the usage came"),
         pytest.param(
             Outcome.ABORTED,
             Report(Usage(40, 1), events=4, text_bytes=30),
             True,
-            PART_COST,
+            Spent(PART_COST, 60, 1),
             id="aborted after a running total: what was delivered, if more",
         ),
         pytest.param(
             Outcome.ABORTED,
             Report(Usage(90, 30), events=4),
             True,
-            3_900,
+            Spent(3_900, 120, 1),
             id="or the running total, if more",
         ),
         pytest.param(
-            Outcome.ABORTED, Report(events=4, finished=True), True, 2_500, id="hung up at the finish: finished"
+            Outcome.ABORTED, Report(events=4, finished=True), True, ESTIMATED, id="hung up at the finish: finished"
         ),
-        pytest.param(Outcome.ABORTED, PART, True, PART_COST, id="stream aborted: input and what was delivered"),
-        pytest.param(Outcome.ABORTED, NOTHING, True, 500, id="stream aborted before its first event"),
-        pytest.param(Outcome.ABORTED, NOTHING, False, 2_500, id="unary aborted: providers bill it"),
+        pytest.param(
+            Outcome.ABORTED, PART, True, Spent(PART_COST, 60, 1), id="stream aborted: input and what was delivered"
+        ),
+        pytest.param(Outcome.ABORTED, NOTHING, True, Spent(500, 50, 1), id="stream aborted before its first event"),
+        pytest.param(Outcome.ABORTED, NOTHING, False, ESTIMATED, id="unary aborted: providers bill it"),
         pytest.param(Outcome.FAILED, NOTHING, True, None, id="failed"),
         pytest.param(Outcome.FAILED, USAGE, False, None, id="failed, whatever the error body says"),
     ],
 )
-def test_endings_by_default(outcome: Outcome, report: Report, streamed: bool, cost_nanousd: int | None) -> None:  # noqa: FBT001
-    """Each way to finish is booked once, at what it was worth; None is a release."""
+def test_endings_by_default(outcome: Outcome, report: Report, streamed: bool, spent: Spent | None) -> None:  # noqa: FBT001
+    """Each way to finish is booked once, at what it was worth, with its tokens and as a request; None is a release."""
     ended = hold(streamed=streamed)
-    ending = Release("r") if cost_nanousd is None else Settle(ended, cost_nanousd, noted(report))
+    ending = Release("r") if spent is None else Settle(ended, spent, noted(report))
 
     assert ending == ending_of(Observation(ended, outcome, report), RULES)
 
 
 @pytest.mark.parametrize(
-    ("rule", "cost_nanousd"),
-    [(OnAbort.DELIVERED, PART_COST), (OnAbort.RESERVED, 2_500), (OnAbort.INPUT, 500), (OnAbort.ZERO, 0)],
+    ("rule", "spent"),
+    [
+        (OnAbort.DELIVERED, Spent(PART_COST, 60, 1)),
+        (OnAbort.RESERVED, ESTIMATED),
+        (OnAbort.INPUT, Spent(500, 50, 1)),
+        (OnAbort.ZERO, Spent(requests=1)),
+    ],
 )
-def test_on_abort(rule: OnAbort, cost_nanousd: int) -> None:
-    """The operator says what an aborted stream costs, and what an aborted plain answer costs."""
-    assert cost_nanousd == lease_of(hold(), PART, a_priced_snapshot(on_abort=rule)).cost_nanousd
-    assert cost_nanousd == lease_of(hold(streamed=False), PART, a_priced_snapshot(on_abort_unary=rule)).cost_nanousd
+def test_on_abort(rule: OnAbort, spent: Spent) -> None:
+    """The operator says what an aborted stream comes to, and what an aborted plain answer; both were requests."""
+    assert spent == lease_of(hold(), PART, a_priced_snapshot(on_abort=rule)).spent
+    assert spent == lease_of(hold(streamed=False), PART, a_priced_snapshot(on_abort_unary=rule)).spent
 
 
 def test_a_session_that_ends_in_the_middle_of_a_turn() -> None:
@@ -98,18 +119,22 @@ def test_a_running_total_does_not_overrule_the_operator() -> None:
     """Where an abort shall cost nothing, it costs nothing, whatever the upstream had counted by then."""
     rules = a_priced_snapshot(on_abort=OnAbort.ZERO)
 
-    assert 0 == lease_of(hold(), Report(Usage(90, 30), events=4), rules).cost_nanousd
+    assert 0 == lease_of(hold(), Report(Usage(90, 30), events=4), rules).spent.cost_nanousd
 
 
 @pytest.mark.parametrize(
-    ("rule", "cost_nanousd"),
-    [(OnMissingUsage.ESTIMATE, 2_500), (OnMissingUsage.DELIVERED, PART_COST), (OnMissingUsage.ZERO, 0)],
+    ("rule", "spent"),
+    [
+        (OnMissingUsage.ESTIMATE, ESTIMATED),
+        (OnMissingUsage.DELIVERED, Spent(PART_COST, 60, 1)),
+        (OnMissingUsage.ZERO, Spent(requests=1)),
+    ],
 )
-def test_on_missing_usage(rule: OnMissingUsage, cost_nanousd: int) -> None:
-    """The operator says what a finished answer without usage costs."""
+def test_on_missing_usage(rule: OnMissingUsage, spent: Spent) -> None:
+    """The operator says what a finished answer without usage comes to."""
     ending = ending_of(Observation(hold(), Outcome.ANSWERED, PART), a_priced_snapshot(on_missing_usage=rule))
 
-    assert ending == Settle(hold(), cost_nanousd, noted(PART))
+    assert ending == Settle(hold(), spent, noted(PART))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +151,7 @@ def test_a_body_that_was_seen_in_part(models: int | None, cost_nanousd: int) -> 
     partial = replace(hold(), prices=twice, whole_prices=PRICES)
     report = replace(USAGE, models=models)
 
-    assert Settle(partial, cost_nanousd, noted(report)) == ending_of(
+    assert Settle(partial, Spent(cost_nanousd, 50, 1), noted(report)) == ending_of(
         Observation(partial, Outcome.ANSWERED, report), RULES
     )
 
@@ -136,7 +161,7 @@ def test_an_estimate_is_paid_at_the_price_that_turned_out() -> None:
     partial = replace(hold(), prices=Prices(2 * PRICES.input, 2 * PRICES.output), whole_prices=PRICES)
     report = Report(models=1)
 
-    assert Settle(partial, 2_500, noted(report)) == ending_of(Observation(partial, Outcome.ANSWERED, report), RULES)
+    assert Settle(partial, ESTIMATED, noted(report)) == ending_of(Observation(partial, Outcome.ANSWERED, report), RULES)
 
 
 # --------------------------------------------------------------------------------------- the model that answers
@@ -160,7 +185,7 @@ def booked(held: Hold, report: Report, config: Snapshot = MODELS, outcome: Outco
     """Tell what is booked for an answer, None for nothing at all."""
     end = ending_of(Observation(held, outcome, report), config)
     assert end is None or isinstance(end, Settle)
-    return None if end is None else end.cost_nanousd
+    return None if end is None else end.spent.cost_nanousd
 
 
 @pytest.mark.parametrize(
@@ -192,7 +217,9 @@ def test_a_stream_that_broke_off_is_paid_as_the_model_that_spoke() -> None:
     report = replace(PART, model="mini")
 
     assert (
-        PART_COST // 10 == booked(HELD, report, outcome=Outcome.ABORTED) == lease_of(HELD, report, MODELS).cost_nanousd
+        PART_COST // 10
+        == booked(HELD, report, outcome=Outcome.ABORTED)
+        == lease_of(HELD, report, MODELS).spent.cost_nanousd
     )
 
 
@@ -247,6 +274,34 @@ def test_the_tier_of_service(tier: str | None, cost_nanousd: int) -> None:
 def test_the_upstreams_own_figure(*, trusts: bool, report: Report, outcome: Outcome, cost_nanousd: int) -> None:
     """What an upstream says that its answer cost is booked where the operator trusts it."""
     assert cost_nanousd == booked(hold(), report, a_priced_snapshot(trust_upstream_cost=trusts), outcome)
+
+
+@pytest.mark.parametrize(
+    ("held", "report", "tokens"),
+    [
+        pytest.param(hold(), USAGE, 50, id="as it says"),
+        pytest.param(hold(), NOTHING, 70, id="without usage: the estimate"),
+        pytest.param(hold(), replace(NOTHING, events=90), 140, id="without usage, more delivered"),
+        pytest.param(FREE, USAGE, 50, id="of what passed as free"),
+        pytest.param(FREE, NOTHING, 0, id="of what passed as free, without usage"),
+    ],
+)
+def test_the_tokens_of_a_trusted_figure(held: Hold, report: Report, tokens: int) -> None:
+    """The upstream's figure is one in USD: tokens are those of the answer, by the same rules as without it."""
+    trusting = a_priced_snapshot(trust_upstream_cost=True)
+    end = ending_of(Observation(held, Outcome.ANSWERED, replace(report, cost_nanousd=77)), trusting)
+
+    assert isinstance(end, Settle)
+    assert Spent(77, tokens, 1) == end.spent
+
+
+def test_a_model_that_costs_nothing_uses_tokens() -> None:
+    """Where budgets in tokens hold what a free model may use, its answer is booked with its tokens and no cost."""
+    held = replace(FREE, free=False)
+    end = ending_of(Observation(held, Outcome.ANSWERED, replace(USAGE, model="llama")), MODELS)
+
+    assert isinstance(end, Settle)
+    assert Spent(0, 50, 1) == end.spent
 
 
 def test_a_trusted_figure_of_what_passed_as_free() -> None:
@@ -318,7 +373,7 @@ def test_pictures_of_a_stream_that_broke_off() -> None:
     """They were asked for and are made, however little of them the events tell."""
     streamed = replace(PICTURES, prices=PRICES, streamed=True)
 
-    assert 10_500 == lease_of(streamed, Report(events=3), RULES).cost_nanousd
+    assert 10_500 == lease_of(streamed, Report(events=3), RULES).spent.cost_nanousd
 
 
 @pytest.mark.parametrize("rule", OnMissingUsage)
@@ -337,7 +392,7 @@ def test_a_flat_amount_is_paid(rule: OnMissingUsage) -> None:
 )
 def test_units_of_an_answer_that_nobody_waited_for(rule: OnAbort, cost_nanousd: int) -> None:
     """They were asked for, and are made."""
-    assert cost_nanousd == lease_of(PICTURES, NOTHING, a_priced_snapshot(on_abort_unary=rule)).cost_nanousd
+    assert cost_nanousd == lease_of(PICTURES, NOTHING, a_priced_snapshot(on_abort_unary=rule)).spent.cost_nanousd
 
 
 # ---------------------------------------------------------------------------------- answers that are still to be made
@@ -350,7 +405,7 @@ def test_a_promise_is_held(outcome: Outcome, seconds: int) -> None:
     report = replace(NOTHING, pending=True)
     end = ending_of(Observation(hold(), outcome, report), a_priced_snapshot(background_lease_seconds=seconds))
 
-    assert Renew(hold(), Lease(seconds * 1_000, 2_500), noted(report)) == end
+    assert Renew(hold(), Lease(seconds * 1_000, ESTIMATED), noted(report)) == end
 
 
 def test_a_promise_is_held_no_longer_than_endings_are_remembered() -> None:
@@ -370,5 +425,5 @@ def test_a_refused_promise_is_released() -> None:
 
 def test_a_sign_of_life_of_a_promise_does_not_shorten_it() -> None:
     """Signals come in any order: what was heard before the answer's end holds as long as what was heard at it."""
-    assert Lease(86_400_000, 2_500) == lease_of(hold(), replace(NOTHING, pending=True), RULES)
-    assert Lease(120_000, 500) == lease_of(hold(), NOTHING, RULES)
+    assert Lease(86_400_000, ESTIMATED) == lease_of(hold(), replace(NOTHING, pending=True), RULES)
+    assert Lease(120_000, Spent(500, 50, 1)) == lease_of(hold(), NOTHING, RULES)

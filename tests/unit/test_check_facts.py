@@ -6,7 +6,7 @@ import pytest
 
 from extauthz._proto.envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
 from extauthz._proto.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
-from extauthz.adapters.check import UNSEEN_BYTES_ASSUMED, facts_of
+from extauthz.adapters.check import BODY_BYTES_MAX, UNSEEN_BYTES_ASSUMED, facts_of
 
 MAX = 16
 
@@ -43,6 +43,7 @@ def test_repeated_headers_stay_apart() -> None:
         pytest.param({"content-length": "5"}, b"12345", 0, id="whole"),
         pytest.param({"content-length": "40"}, b"1" * MAX, 24, id="longer than the buffer"),
         pytest.param({"content-length": str(MAX)}, b"1" * MAX, 0, id="ends exactly at the buffer's limit"),
+        pytest.param({"content-length": "9" * 18}, b"1" * MAX, BODY_BYTES_MAX - MAX, id="longer than any body"),
         pytest.param({}, b"1" * MAX, UNSEEN_BYTES_ASSUMED, id="chunked, fills the buffer"),
         pytest.param({}, b"1" * (MAX - 1), 0, id="chunked, fits"),
         pytest.param({"content-length": "many"}, b"1" * MAX, UNSEEN_BYTES_ASSUMED, id="a length that is none"),

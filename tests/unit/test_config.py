@@ -15,6 +15,7 @@ from extauthz.config.upstream_auth import UpstreamAuthAction
 from extauthz.domain.address import Address
 from extauthz.domain.budgets import Increase, Scope, ScopeKind
 from extauthz.domain.endpoints import Endpoint
+from extauthz.domain.measures import amount_text
 from extauthz.domain.money import usd_text
 from extauthz.domain.policy import Admission, ModelsPolicy, OnAbort
 from extauthz.domain.routes import classify
@@ -127,7 +128,7 @@ class TestSettings:
               database_url: os.environ/DATABASE_URL
             litellm_settings: {callbacks: [prometheus], max_budget: 0, drop_params: true}
             router_settings: {routing_strategy: simple-shuffle}
-            environment_variables: {A: b}
+            guardrails: [{guardrail_name: none}]
             """
         )
 
@@ -135,7 +136,7 @@ class TestSettings:
         assert snapshot.catalog.listed() == ("gpt-4o",)
         (notice,) = snapshot.notices
         assert notice == (
-            "settings that mean nothing here: environment_variables, general_settings.database_url, "
+            "settings that mean nothing here: general_settings.database_url, guardrails, "
             "litellm_settings.callbacks, litellm_settings.drop_params, router_settings.routing_strategy"
         )
 
@@ -462,8 +463,9 @@ MISTAKES = [
     ),
     pytest.param(
         "extauthz:\n  users:\n    ana: {colour: 1}",
-        "3: extauthz.users.ana.colour: unknown key; known here: admission, anchor, budget_duration, "
-        "budget_limits, max_budget, organization, soft_budget, temp_budget_expiry, temp_budget_increase",
+        "3: extauthz.users.ana.colour: unknown key; known here: admission, anchor, budget_duration, budget_limits, "
+        "max_budget, max_requests, max_tokens, model_max_budget, models, organization, provider_max_budget, "
+        "soft_budget, temp_budget_expiry, temp_budget_increase",
         id="unknown key, nothing like it",
     ),
     pytest.param(
@@ -499,12 +501,14 @@ MISTAKES = [
     ),
     pytest.param(
         "extauthz:\n  global: {budget_duration: 7d}",
-        "2: extauthz.global: budget_duration stands without max_budget: write max_budget beside it",
+        "2: extauthz.global: budget_duration stands without a limit: write max_budget, max_tokens "
+        "or max_requests beside it",
         id="duration without budget",
     ),
     pytest.param(
         "extauthz:\n  global: {budget_limits: [{budget_duration: 7d}]}",
-        "2: extauthz.global.budget_limits[0].max_budget: this is missing: add it",
+        "2: extauthz.global.budget_limits[0]: write one of max_budget (USD), max_tokens and max_requests, and another "
+        "entry for another",
         id="window without budget",
     ),
     pytest.param(
@@ -689,7 +693,8 @@ MISTAKES = [
         "extauthz:\n  users: {ana: {soft_budget: 1}}\n"
         "  teams: {t: {shadow_mode: some, budget_limits: [{soft_budget: 1}]}}",
         "2: extauthz.users.ana: soft_budget stands without max_budget: write max_budget beside it\n"
-        "3: extauthz.teams.t.budget_limits[0].max_budget: this is missing: add it\n"
+        "3: extauthz.teams.t.budget_limits[0]: write one of max_budget (USD), max_tokens and max_requests, and "
+        "another entry for another\n"
         "3: extauthz.teams.t.shadow_mode: write true or false",
         id="soft budgets",
     ),
@@ -921,7 +926,8 @@ class TestAccounts:
         assert principal is not None
         return {
             str(scope.scope.kind): [
-                f"{usd_text(budget.limit)}/{budget.rule.duration}{'!' * budget.strict}" for budget in scope.budgets
+                f"{amount_text(budget.limit, budget.measure)}/{budget.label}{'!' * budget.strict}"
+                for budget in scope.budgets
             ]
             for scope in principal.scopes
         }
@@ -931,14 +937,14 @@ class TestAccounts:
         snapshot = load(EXAMPLE, ENVIRON)
 
         assert self.limits(snapshot, "sk-ana") == {
-            "global": ["1000.0/30d"],
+            "global": ["1000.0/30d", "100.0/1d/provider=anthropic"],
             "org": ["500.0/1mo"],
             "team": ["10.0/1mo"],
             "member": ["2.0/7d"],
-            "user": ["5.0/None"],
+            "user": ["5.0/lifetime", "2000000/7d/tokens", "1.0/1d/model=gpt-4o"],
             "key": ["1.0/24h", "3.0/7d!"],
         }
-        assert self.limits(snapshot, INTERNS)["team"] == ["0.0/None"]
+        assert self.limits(snapshot, INTERNS)["team"] == ["0.0/1d", "1000/1d/requests"]
 
     def test_admin(self) -> None:
         """LiteLLM's master key is the admin's."""

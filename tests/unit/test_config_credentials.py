@@ -10,7 +10,7 @@ from extauthz.config.effective import effective
 from extauthz.config.load import load
 from extauthz.config.snapshot import Snapshot
 from extauthz.domain.claimed import Claimed, by_rules
-from extauthz.domain.directory import Anonymous, Budgets
+from extauthz.domain.payers import Anonymous, Budgets
 from extauthz.domain.tokens import ClaimNames, Issuer
 from extauthz.errors import ConfigError
 from tests.support.issuers import key_set, public_jwk

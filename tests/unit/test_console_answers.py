@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from google.protobuf.json_format import Parse
 from rich.console import Console
 
 from extauthz._proto.extauthz.diagnostics.v1 import diagnostics_pb2 as messages
 from extauthz.console import reservations
-from extauthz.console.documents import document, json_line
+from extauthz.console.documents import document, json_line, yaml_line
 from extauthz.console.explanations import show
 from extauthz.console.frame import View, frame
 from extauthz.console.load import HISTORY_MAX, Load, next_load
@@ -77,6 +78,16 @@ def test_nothing_steers_the_terminal() -> None:
     assert json_line(STEERING).isascii()
 
 
+def test_a_line_of_an_export_is_read_back() -> None:
+    """What is exported is what an import reads, letters beyond 16 bits as well, and steers no terminal."""
+    values = ["\U0001f600", "a\x7fb", "\x1b[31m", "\u2028", '"', "\\ud83d"]
+    line = yaml_line(values)
+
+    assert line.isascii()
+    assert line.isprintable()
+    assert values == yaml.safe_load(line)
+
+
 def test_an_explanation_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever stands in an answer, what is printed is plain text."""
     decision = messages.Decision(decision="deny", reason=STEERING, message=STEERING, status=429, models=STEERING)
@@ -103,7 +114,8 @@ def test_documents_have_every_field() -> None:
     budget.resets_at.FromSeconds(int(NOW_S))
 
     assert 2**53 == document(audit)["entries_read"]
-    drift = {"of": "spent", "counter": "", "expected_usd": 0.0, "found_usd": 0.0}
+    drift = {"of": "spent", "counter": "", "expected_usd": 0.0, "found_usd": 0.0, "measure": ""}
+    drift |= {"expected": 0, "found": 0}
     assert [drift] == document(audit)["drifts"]
     assert (None, "2026-11-18T11:06:40Z") == (document(budget)["soft_limit_usd"], document(budget)["resets_at"])
     for message in (audit, budget):

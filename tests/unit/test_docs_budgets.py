@@ -48,8 +48,10 @@ def test_the_table_was_read() -> None:
 
 def test_the_configuration_loads(tmp_path: Path) -> None:
     """What is shown is a configuration, with nothing in it that means nothing."""
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     file = tmp_path / "config.yaml"
-    file.write_text(f"model_list: []\n{block}", encoding="utf-8")
 
-    assert not [notice for notice in load(file, {}).notices if "mean nothing" in notice]
+    for block in blocks:
+        file.write_text(f"model_list: []\n{block}", encoding="utf-8")
+        assert not [notice for notice in load(file, {}).notices if "mean nothing" in notice]
+    assert 2 == len(blocks)

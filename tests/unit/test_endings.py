@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from extauthz.domain.budgets import Spent
 from extauthz.domain.reservation import Claim, Note, Signal, State
 from extauthz.endings import AT_ONCE_MAX, End, Endings
 from extauthz.ledger.base import Ending, Promise, Release, Renew, Settle
@@ -65,7 +66,7 @@ class House:
 
 def settle(name: str, cost_nanousd: int = 7) -> Settle:
     """End a reservation with a cost."""
-    return Settle(a_hold(name, (COUNTER,), reserved_at_ms=0), cost_nanousd, Note(Signal.ACCESS_LOG))
+    return Settle(a_hold(name, (COUNTER,), reserved_at_ms=0), Spent(cost_nanousd), Note(Signal.ACCESS_LOG))
 
 
 def _id(end: End) -> str:
@@ -81,7 +82,7 @@ async def spent(house: House) -> int:
 @pytest.mark.parametrize(
     ("end", "told"),
     [
-        pytest.param(settle("r", 9), ("r", 9, Note(Signal.ACCESS_LOG)), id="settle"),
+        pytest.param(settle("r", 9), ("r", Spent(9), Note(Signal.ACCESS_LOG)), id="settle"),
         pytest.param(Release("r"), ("r", None, Note()), id="release"),
         pytest.param(
             Release("r", "attempt", Note(Signal.CANCELLATION)),
@@ -90,7 +91,7 @@ async def spent(house: House) -> int:
         ),
     ],
 )
-async def test_carried_out_at_once(end: End, told: tuple[str, int | None, Note]) -> None:
+async def test_carried_out_at_once(end: End, told: tuple[str, Spent | None, Note]) -> None:
     """While the store answers an ending is told right away, with its note, and nothing is kept."""
     house = House()
     await house.bring(end)
@@ -128,7 +129,7 @@ async def test_what_cannot_go_on_promises_nothing() -> None:
     house = House()
     await house.bring(renewal("r"))
 
-    assert LEASE.cost_nanousd == await spent(house)
+    assert LEASE.spent.cost_nanousd == await spent(house)
     assert await house.ledger.promised(PROMISE.name) is None
 
 

@@ -113,7 +113,7 @@ async def test_the_decision_and_its_standings_are_of_one_moment(config: Snapshot
     assert NOW_MS + 1 == standing.counter.window.start_ms
     assert (0, USD) == (standing.spent, standing.available)
     assert explained.decision.estimate is not None
-    assert {explained.decision.estimate.cost_nanousd} == {row.asked_nanousd for row in explained.counted}
+    assert {explained.decision.estimate.cost_nanousd} == {row.asked for row in explained.counted}
 
 
 @pytest.mark.parametrize("kind", [SilentLedger, AbsentLedger])

@@ -8,6 +8,7 @@ import pytest
 
 from extauthz.adapters.holds import HoldCodec
 from extauthz.booking import Observation, Outcome
+from extauthz.domain.budgets import Spent
 from extauthz.domain.prices import Usage
 from extauthz.domain.reservation import Claim, Lease, Signal, State, promise_name
 from extauthz.endings import Endings
@@ -24,7 +25,7 @@ from tests.support.witness import AbsentLedger, Witness
 COUNTER = a_counter()
 NAME = promise_name("resp_1")
 SEEN = Report(Usage(10, 10), finished=True, result=Result.OVER)
-LONG = Lease(86_400_000, 2_500)
+LONG = Lease(86_400_000, Spent(2_500))
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ import socket
 from pathlib import Path
 
 import grpc.aio
-import pygrpc_native.aio
 import pytest
 
+from extauthz.adapters.front import FrontServer
 from extauthz.adapters.listener import ProofInterceptor, ensure_free, envoys_door, new_listener, operators_door
 from extauthz.adapters.proof import Proof, envoys_proof, operators_proof
 from extauthz.config.model import ServerKind, Settings, Tls
@@ -31,8 +31,8 @@ def settings(kind: ServerKind = ServerKind.AUTO, tls: Tls | None = None) -> Sett
 @pytest.mark.parametrize(
     ("kind", "with_tls", "expected"),
     [
-        (ServerKind.AUTO, False, pygrpc_native.aio.Server),
-        (ServerKind.NATIVE, False, pygrpc_native.aio.Server),
+        (ServerKind.AUTO, False, FrontServer),
+        (ServerKind.NATIVE, False, FrontServer),
         (ServerKind.GRPCIO, False, grpc.aio.Server),
         (ServerKind.AUTO, True, grpc.aio.Server),
         (ServerKind.GRPCIO, True, grpc.aio.Server),
@@ -48,13 +48,13 @@ async def test_the_server_that_can_do_what_is_asked(
     tls = Tls(cert=certificates.cert, key=certificates.key) if with_tls else None
 
     given = settings(kind, tls)
-    server, port = new_listener(given, envoys_door(lambda: given))
+    server, port = new_listener(given, envoys_door(lambda: given, lambda message, _: message))
     await server.start()
     await server.stop(None)
 
     assert port > 0
     assert isinstance(server, expected)
-    assert (expected is pygrpc_native.aio.Server) is isinstance(server, pygrpc_native.aio.Server)
+    assert (expected is FrontServer) is isinstance(server, FrontServer)
 
 
 def test_a_port_in_use_is_named_with_what_to_do() -> None:

@@ -73,6 +73,7 @@ def test_the_upstream_is_asked_for_the_whole_list(shape: Shape, query: dict[str,
     [
         Listing(),
         Listing(shape=PAGES, page=Page(7, 3, last=True), lists=(("gpt-4o", "open/*"), ("ä",))),
+        Listing(hidden=("gpt-4o", "openai/ö")),
     ],
 )
 def test_what_the_filter_goes_by_comes_back(listing: Listing) -> None:
@@ -88,3 +89,8 @@ def test_another_text_is_no_listing(text: str) -> None:
     """What cannot be read must not become a list without limits."""
     with pytest.raises(ValueError, match="valid"):
         decode_listing(text)
+
+
+def test_a_filter_that_hides_nothing_need_not_know_how() -> None:
+    """While servers are replaced, one that knows nothing of hidden models reads every list that hides none."""
+    assert "hidden" not in encode_listing(Listing(lists=(("gpt-4o",),)))

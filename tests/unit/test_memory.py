@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.budgets import Counter, Scope, ScopeKind, Spent
 from extauthz.domain.reservation import Claim, Lease, State
 from extauthz.domain.windows import WindowRule
 from extauthz.errors import StoreUnavailableError
@@ -67,15 +67,15 @@ class TestCountersMax:
         """A settle of an unknown reservation that needs one more counter is not booked, and can be tried again."""
         ledger = MemoryLedger(clock.now_ms, SIGNING_KEY, counters_max=1)
         window = a_window(clock.now_ms(), left_ms=100)
-        await ledger.settle(a_hold("a", (a_counter("a", window),)), 7)
+        await ledger.settle(a_hold("a", (a_counter("a", window),)), Spent(7))
         hold = a_hold("b", (TEAM,))
 
         with pytest.raises(StoreUnavailableError):
-            await ledger.settle(hold, 7)
+            await ledger.settle(hold, Spent(7))
 
         await clock.advance(100)
 
-        assert Ending.UNKNOWN == await ledger.settle(hold, 7)
+        assert Ending.UNKNOWN == await ledger.settle(hold, Spent(7))
         assert Balance(TEAM, 7, 0) == await balance(ledger, TEAM)
 
     async def test_a_refusal_takes_no_counter(self, clock: ManualClock) -> None:
@@ -98,7 +98,7 @@ class TestCountersMax:
         with pytest.raises(StoreUnavailableError):
             await ledger.reserve(again)
 
-        await ledger.settle(request.hold, 3)
+        await ledger.settle(request.hold, Spent(3))
 
         assert Balance(old, 3, 0) == await balance(ledger, old)
         assert Reserved(999) == await ledger.reserve(again)
@@ -130,7 +130,7 @@ class TestRetention:
             counter = a_counter("team", a_window(now_ms, left_ms=1000))
             request = a_reserve(f"r{number}", Claim(counter, 1000, 1), reserved_at_ms=now_ms)
             await ledger.reserve(request)
-            await ledger.settle(request.hold, 1)
+            await ledger.settle(request.hold, Spent(1))
             await clock.advance(1_000_000)
 
         assert len(ledger._tallies._due) == len(ledger._tallies._by_key) <= 90
@@ -144,12 +144,12 @@ class TestTombstones:
         ledger = MemoryLedger(clock.now_ms, SIGNING_KEY)
         request = a_reserve("r", CLAIM)
         await ledger.reserve(request)
-        await ledger.settle(request.hold, 7)
+        await ledger.settle(request.hold, Spent(7))
         await clock.advance(RETENTION_MS - 1)
-        remembered = await ledger.settle(request.hold, 8)
+        remembered = await ledger.settle(request.hold, Spent(8))
         await clock.advance(1)
 
-        assert (Ending.REPEATED, Ending.FORGOTTEN) == (remembered, await ledger.settle(request.hold, 8))
+        assert (Ending.REPEATED, Ending.FORGOTTEN) == (remembered, await ledger.settle(request.hold, Spent(8)))
         assert TooLate() == await ledger.reserve(request)
         assert Balance(TEAM, 7, 0) == await balance(ledger, TEAM)
 
@@ -162,21 +162,21 @@ class TestTombstones:
             await ledger.reserve(requests[-1])
             await clock.advance(10)
         for request in requests:
-            await ledger.settle(request.hold, 100)
-        endings = [await ledger.settle(request.hold, 100) for request in requests]
+            await ledger.settle(request.hold, Spent(100))
+        endings = [await ledger.settle(request.hold, Spent(100)) for request in requests]
         between = a_hold("between", (TEAM,), reserved_at_ms=requests[1].hold.reserved_at_ms + 1)
 
         assert [Ending.FORGOTTEN, Ending.FORGOTTEN, Ending.REPEATED, Ending.REPEATED] == endings
         assert TooLate() == await ledger.reserve(requests[0])
         assert AlreadyEnded(State.SETTLED) == await ledger.reserve(requests[3])
-        assert Ending.UNKNOWN == await ledger.settle(between, 5)
+        assert Ending.UNKNOWN == await ledger.settle(between, Spent(5))
         assert Balance(TEAM, 405, 0) == await balance(ledger, TEAM)
 
     async def test_they_have_a_maximum(self, clock: ManualClock) -> None:
         """Endings fill no more than the maximum."""
         ledger = MemoryLedger(clock.now_ms, SIGNING_KEY, tombstones_max=10)
         for number in range(100):
-            await ledger.settle(a_hold(f"r{number}", (TEAM,), reserved_at_ms=clock.now_ms()), 1)
+            await ledger.settle(a_hold(f"r{number}", (TEAM,), reserved_at_ms=clock.now_ms()), Spent(1))
 
         assert 10 == len(ledger._tombstones._by_name)
 
@@ -198,7 +198,7 @@ class TestTombstones:
         for number in range(100):
             await ledger.release(f"r{number}")
 
-        assert Ending.LATE == await ledger.settle(request.hold, 100)
+        assert Ending.LATE == await ledger.settle(request.hold, Spent(100))
 
     async def test_early_releases_stand_for_a_minute(self, clock: ManualClock) -> None:
         """By then the reserve that one was to stop has come or never will, and the next one sweeps it out."""
@@ -229,11 +229,11 @@ class TestTombstones:
         await ledger.expire(1)
         await clock.advance(RETENTION_MS - 1)
 
-        assert Ending.LATE == await ledger.settle(request.hold, 100)
+        assert Ending.LATE == await ledger.settle(request.hold, Spent(100))
 
         await clock.advance(1)
 
-        assert Ending.FORGOTTEN == await ledger.settle(request.hold, 100)
+        assert Ending.FORGOTTEN == await ledger.settle(request.hold, Spent(100))
         assert Balance(TEAM, 100, 0) == await balance(ledger, TEAM)
 
 
@@ -246,24 +246,24 @@ class TestLeases:
         request = a_reserve("r", CLAIM)
         await ledger.reserve(request)
         for number in range(3 * STALE_LEASES_MAX):
-            await ledger.renew(request.hold, Lease(60_000, cost_nanousd=number))
+            await ledger.renew(request.hold, Lease(60_000, spent=Spent(number)))
             await clock.advance(1)
 
         assert STALE_LEASES_MAX + 2 >= len(ledger._lease_ends)
 
         await clock.advance(60_000)
 
-        assert [3 * STALE_LEASES_MAX - 1] == [expired.cost_nanousd for expired in await ledger.expire(10)]
+        assert [3 * STALE_LEASES_MAX - 1] == [expired.spent.cost_nanousd for expired in await ledger.expire(10)]
 
     async def test_a_shorter_lease_counts(self, clock: ManualClock) -> None:
         """A renewal may also bring the end nearer."""
         ledger = MemoryLedger(clock.now_ms, SIGNING_KEY)
-        request = a_reserve("r", CLAIM, lease=Lease(60_000, 1))
+        request = a_reserve("r", CLAIM, lease=Lease(60_000, Spent(1)))
         await ledger.reserve(request)
-        await ledger.renew(request.hold, Lease(10, 2))
+        await ledger.renew(request.hold, Lease(10, Spent(2)))
         await clock.advance(10)
 
-        assert [2] == [expired.cost_nanousd for expired in await ledger.expire(10)]
+        assert [2] == [expired.spent.cost_nanousd for expired in await ledger.expire(10)]
 
 
 class TestAudit:

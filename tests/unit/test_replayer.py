@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 from extauthz.adapters.explanations import recorded
 from extauthz.authorizer import Authorizer, Call
 from extauthz.config.load import load
+from extauthz.config.model import DirectoryKind
 from extauthz.config.snapshot import Snapshot
 from extauthz.console.documents import document
 from extauthz.domain.budgets import Counter, Scope
@@ -27,7 +28,15 @@ from extauthz.ledger.memory import MemoryLedger
 from extauthz.pricing.estimate import UsualAnswer, UsualTokens
 from extauthz.replay.opening import read_spent
 from extauthz.replay.records import LOOKAHEAD_MAX, RecordsUnusableError, read_records
-from extauthz.replay.replayer import NO_KEY, NO_TOKENS, OF_THE_MOMENT, UNKNOWN_BOOKS, Outcome, Replayer
+from extauthz.replay.replayer import (
+    IN_A_DIRECTORY,
+    NO_KEY,
+    NO_TOKENS,
+    OF_THE_MOMENT,
+    UNKNOWN_BOOKS,
+    Outcome,
+    Replayer,
+)
 from extauthz.replay.summary import Summary
 from extauthz.telemetry.decisions import DecisionFeed, DecisionFilter
 
@@ -124,7 +133,7 @@ class Gate:
 
     async def _settle(self, decision: Decision) -> None:
         if isinstance(decision.verdict, Admit):
-            await self.ledger.settle(decision.verdict.hold, decision.verdict.hold.estimate.cost_nanousd)
+            await self.ledger.settle(decision.verdict.hold, decision.verdict.hold.estimate.spent)
 
 
 def watched(config: Snapshot, *requests: Asked) -> list[str]:
@@ -153,6 +162,19 @@ def outcomes(summary: Summary) -> dict[Outcome, int]:
 
 # Each costs 0.0051 to 0.0052 USD, so that a budget of 0.05 is spent by the tenth.
 TWELVE = [Asked(NOON_MS + number * 1000) for number in range(12)]
+
+
+def test_keys_of_a_directory(tmp_path: Path) -> None:
+    """Nobody asks a directory for keys that files do not have, and what became of them is not known here."""
+    lines = watched(configured(tmp_path), Asked())
+    config = configured(tmp_path, other="sk-third")
+    config = replace(config, settings=config.settings.model_copy(update={"directory": DirectoryKind.STORE}))
+    of_another = watched(configured(tmp_path), Asked(key="sk-other"))
+
+    assert {Outcome.SAME: 1} == outcomes(replayed(config, lines))
+    summary = replayed(config, of_another)
+    assert {Outcome.UNKNOWN: 1} == outcomes(summary)
+    assert {IN_A_DIRECTORY: 1} == summary.whys
 
 
 class TestTheSameConfiguration:
@@ -276,8 +298,26 @@ class TestAnotherConfiguration:
 
         spent = read_spent(json.dumps(listed), config.directory)
 
-        assert (45_000_000, 1) == (sum(spent.nanousd.values()), spent.left_out)
-        assert {Outcome.SAME: 1, Outcome.DENIED: 2} == outcomes(replayed(config, lines, dict(spent.nanousd)))
+        assert (45_000_000, 1) == (sum(spent.amounts.values()), spent.left_out)
+        assert {Outcome.SAME: 1, Outcome.DENIED: 2} == outcomes(replayed(config, lines, dict(spent.amounts)))
+
+    def test_what_had_been_spent_of_tokens(self, tmp_path: Path) -> None:
+        """A budget in tokens is found by its label, and what the list says of it is in tokens."""
+        file = tmp_path / "tokens.yaml"
+        file.write_text("extauthz: {teams: {t: {max_budget: 1, max_tokens: 100}}}", encoding="utf-8")
+        scope = {"scope": "team:t", "resets_at": None}
+        listed = [
+            {**scope, "window": "lifetime", "spent_usd": 0.5},
+            {**scope, "window": "lifetime/tokens", "measure": "tokens", "spent": 70},
+            {**scope, "window": "lifetime/requests", "measure": "requests", "spent": 3},
+        ]
+
+        spent = read_spent(json.dumps(listed), load(file, {}).directory)
+
+        assert {"lifetime": 500_000_000, "lifetime/tokens": 70} == {
+            counter.label: amount for counter, amount in spent.amounts.items()
+        }
+        assert 1 == spent.left_out
 
     def test_limits_changed_by_hand(self, tmp_path: Path) -> None:
         """A limit of 0 refuses all that come after it; one that was taken back leaves the configured one again."""

@@ -13,6 +13,7 @@ from extauthz.domain.address import Address
 from extauthz.domain.reservation import Signal, State
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.link import Server
+from extauthz.telemetry.events import LookupResult
 from extauthz.telemetry.log import STORE_LOG_S, Reporter
 from extauthz.telemetry.metrics import Metrics
 
@@ -255,3 +256,39 @@ def test_folders_that_cannot_be_watched_are_a_warning() -> None:
 
     assert ["folders of the configuration cannot be watched!"] == house.lines
     assert 10.0 == house.log.entries[0]["looked_at_every_s"]
+
+
+class TestDirectory:
+    """What is said of the directory."""
+
+    def test_away_and_back(self) -> None:
+        """That it is away and that it is there is logged, and the gauge follows."""
+        house = House()
+        assert house.value("extauthz_directory_up") == 1
+        house.reporter.directory_lost("the line is cut")
+        assert house.value("extauthz_directory_up") == 0
+        house.reporter.directory_seen()
+
+        assert house.value("extauthz_directory_up") == 1
+        assert house.lines == ["the directory is away!!", "the directory is there"]
+        assert house.log.entries[0]["reason"] == "the line is cut"
+
+    def test_lookups(self) -> None:
+        """Payers who were looked for are counted by what came of it, each result from its first time on."""
+        house = House()
+        results = {result: house.value("extauthz_directory_lookups_total", result=result) for result in LookupResult}
+        house.reporter.directory_asked(LookupResult.HIT, 5)
+        house.reporter.directory_fetched(0.003, 12)
+
+        assert set(results.values()) == {0}
+        assert house.value("extauthz_directory_lookups_total", result="hit") == 5
+        assert house.value("extauthz_directory_entries") == 12
+        assert house.value("extauthz_directory_fetch_seconds_count") == 1
+
+    def test_unreadable(self) -> None:
+        """Whose record cannot be read is named."""
+        house = House()
+        house.reporter.directory_unreadable("team:research", "max_budget is not a number")
+
+        assert house.lines == ["the directory says what cannot be read!"]
+        assert house.log.entries[0]["payer"] == "team:research"

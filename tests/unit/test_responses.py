@@ -17,9 +17,9 @@ from extauthz.adapters.responses import Responses, answered, denied
 from extauthz.alerts import Warnings
 from extauthz.config.upstream_auth import UpstreamAuthRule
 from extauthz.domain.budgets import Budget, Counter, Scope, ScopeKind, Standing
-from extauthz.domain.directory import Accounts
 from extauthz.domain.endpoints import Api
 from extauthz.domain.listings import Listing
+from extauthz.domain.payers import Accounts
 from extauthz.domain.prices import Estimate, Prices
 from extauthz.domain.reservation import Hold, public_id
 from extauthz.domain.verdict import Admit, AnswerModels, Deny, ModelsView, Pass, Reason

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from extauthz.domain.budgets import Spent
 from extauthz.domain.reservation import Claim, Note, Signal
-from extauthz.ledger.base import Release, Reserve, Settle
-from extauthz.ledger.retelling import REMEMBERED_S, Memory, Renewed, Told
+from extauthz.ledger.base import UNNOTED, Release
+from extauthz.ledger.items import renew_item, reserve_item, settle_item
+from extauthz.ledger.retelling import REMEMBERED_S, Granted, Memory, Renewed, Settled, Told
 from tests.support.ledger import LEASE, a_counter, a_hold, a_reserve
 
 COUNTER = a_counter()
@@ -23,19 +25,19 @@ class Clock:
         return self.now_s
 
 
-def reserve(name: str, attempt: str = "first") -> Reserve:
+def reserve(name: str, attempt: str = "first") -> Granted:
     """Tell that a reservation was made."""
-    return a_reserve(name, Claim(COUNTER, None, 5), attempt=attempt)
+    return Granted(reserve_item(a_reserve(name, Claim(COUNTER, None, 5), attempt=attempt)), (b"5",))
 
 
 def renewed(name: str) -> Renewed:
     """Tell that a lease was renewed."""
-    return Renewed(a_hold(name, (COUNTER,)), LEASE)
+    return Renewed(renew_item(a_hold(name, (COUNTER,)), LEASE))
 
 
-def settle(name: str) -> Settle:
+def settle(name: str) -> Settled:
     """Tell that a reservation ended with a cost."""
-    return Settle(a_hold(name, (COUNTER,)), 7)
+    return Settled(settle_item(a_hold(name, (COUNTER,)), Spent(7), UNNOTED))
 
 
 @pytest.mark.parametrize(

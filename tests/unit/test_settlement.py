@@ -10,7 +10,7 @@ from extauthz.authorizer import first_lease
 from extauthz.booking import Observation, Outcome
 from extauthz.config.model import Settings
 from extauthz.config.snapshot import Configuration
-from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.budgets import NOTHING_SPENT, Counter, Scope, ScopeKind, Spent
 from extauthz.domain.policy import OnExpiry
 from extauthz.domain.prices import Estimate, Prices, Units, Usage
 from extauthz.domain.reservation import Claim, Hold, Lease, Note, Signal, State
@@ -45,10 +45,10 @@ def noted(report: Report) -> Note:
     return Note(Signal.ACCESS_LOG, report.usage)
 
 
-@pytest.mark.parametrize(("rule", "cost_nanousd"), [(OnExpiry.RELEASE, 0), (OnExpiry.CHARGE, 2_500)])
-def test_on_expiry(rule: OnExpiry, cost_nanousd: int) -> None:
+@pytest.mark.parametrize(("rule", "spent"), [(OnExpiry.RELEASE, NOTHING_SPENT), (OnExpiry.CHARGE, Spent(2_500, 70, 1))])
+def test_on_expiry(rule: OnExpiry, spent: Spent) -> None:
     """The first lease says what is booked when nothing is ever heard of a request."""
-    assert Lease(120_000, cost_nanousd) == first_lease(hold(), Settings(on_expiry=rule))
+    assert Lease(120_000, spent) == first_lease(hold(), Settings(on_expiry=rule))
 
 
 # ------------------------------------------------------------------------------------------------ carried out
@@ -77,7 +77,7 @@ class House:
 
     async def expire(self) -> None:
         """Let a reservation end by its lease, and look at the leases."""
-        await self.reserve(f"r{self.clock.now_ms()}", Lease(0, 0))
+        await self.reserve(f"r{self.clock.now_ms()}", Lease(0, NOTHING_SPENT))
         assert 1 == await self.settlement.expire()
 
     async def spent(self) -> int:
@@ -106,9 +106,10 @@ async def test_usage_beyond_the_context(usage: Usage, booked: Usage, absurd: tup
     await house.reserve()
     await house.settlement.finished(Observation(BOUND, Outcome.ANSWERED, Report(usage, finished=True)))
 
-    ((name, cost_nanousd, note),) = house.ledger.told
+    ((name, spent, note),) = house.ledger.told
     assert ("r", Note(Signal.ACCESS_LOG, booked)) == (name, note)
-    assert cost(PRICES, booked) == cost_nanousd == await house.spent()
+    assert spent == Spent(cost(PRICES, booked), booked.tokens, 1)
+    assert cost(PRICES, booked) == await house.spent()
     assert ([("gpt-4o", absurd)] if absurd else []) == house.witness.absurd
 
 
@@ -152,8 +153,8 @@ async def test_a_finished_stream_is_noted(outcome: Outcome) -> None:
     await house.settlement.finished(Observation(BOUND, outcome, USAGE))
 
     failed = outcome is Outcome.FAILED
-    cost_nanousd, note = (None, Note()) if failed else (USAGE_COST, Note(Signal.ACCESS_LOG, USAGE.usage))
-    assert [("r", cost_nanousd, note)] == house.ledger.told
+    spent, note = (None, Note()) if failed else (Spent(USAGE_COST, 50, 1), Note(Signal.ACCESS_LOG, USAGE.usage))
+    assert [("r", spent, note)] == house.ledger.told
     how = State.RELEASED if failed else State.SETTLED
     assert [(how, Signal.ACCESS_LOG, Ending.FIRST)] == house.witness.endings
 
@@ -242,6 +243,21 @@ async def test_a_free_request_that_a_paid_model_answered_is_booked_once() -> Non
     assert 512 == house.usual.output.of("llama")
 
 
+@pytest.mark.parametrize(("answered", "strayed"), [("gpt-4o", True), ("llama", False)])
+async def test_a_free_request_that_was_reserved_is_told_of_as_well(answered: str, strayed: bool) -> None:  # noqa: FBT001 - a column
+    """Where tokens or requests limit it, it is settled like any other; a paid answer is seen, and not learnt from."""
+    house = House()
+    house.configuration.replace(MODELS)
+    free = replace(BOUND, model="llama", prices=Prices(Decimal(0), Decimal(0)), estimate=Estimate(50, 20, 0, 0))
+    for number in range(20):
+        await house.reserve(f"r{number}")
+        report = replace(USAGE, model=answered)
+        await house.settlement.finished(Observation(replace(free, id=f"r{number}"), Outcome.ANSWERED, report))
+
+    assert [("llama", "gpt-4o")] * (20 if strayed else 0) == house.witness.paid
+    assert (512 if strayed else 10) == house.usual.output.of("llama")
+
+
 PROMISE = Report(pending=True)
 
 
@@ -261,7 +277,7 @@ async def test_a_promise_stays_held_and_is_booked_when_nothing_is_heard() -> Non
 async def test_a_promise_whose_reservation_has_ended_is_booked_at_once() -> None:
     """A lease that ran out before, or a store that never knew: what was promised is paid all the same, once."""
     house = House()
-    await house.reserve(lease=Lease(0, 0))
+    await house.reserve(lease=Lease(0, NOTHING_SPENT))
     await house.settlement.expire()
     for _ in range(2):
         await house.settlement.finished(Observation(BOUND, Outcome.ANSWERED, PROMISE))

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from extauthz import survey as survey_module
-from extauthz.domain.budgets import Budget, Counter, Increase
-from extauthz.domain.directory import Accounts, Anonymous, Key, Team, User
+from extauthz.domain.budgets import Budget, Counter, Filter, FilterKind, Increase, Measure, Scope
+from extauthz.domain.payers import Accounts, Anonymous, Key, Payer, Team, User
 from extauthz.domain.windows import Duration, Unit, WindowRule
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Amendment, AmendmentKind
@@ -98,6 +98,25 @@ async def test_the_most_used_share_comes_first() -> None:
     assert survey is house.surveyor.latest
 
 
+async def test_tokens_and_requests_are_no_money() -> None:
+    """They stand in the list by the share that is used of them, and are in no sum of USD."""
+    tokens = Budget(100, WindowRule(), measure=Measure.TOKENS)
+    requests = Budget(5, WindowRule(), measure=Measure.REQUESTS, only=Filter(FilterKind.MODEL, "gpt-4o"))
+    house = House(Accounts(global_budgets=(tokens,), teams={"t": Team((*budget(10), tokens, requests))}))
+    scope = Scope.parse("team:t")
+    await spend(house.ledger, tokens.counter(scope, FOREVER), 90)
+    await spend(house.ledger, requests.counter(scope, FOREVER), 2)
+    await spend(house.ledger, on("team:t"), 1)
+    await hold(house.ledger, 3, on("team:t"), EVERYBODY)
+
+    survey = await house.surveyor.survey()
+
+    assert ["lifetime/tokens", "lifetime", "lifetime/requests/model=gpt-4o", "lifetime/tokens"] == [
+        surveyed.standing.counter.label for surveyed in survey.budgets
+    ]
+    assert (Totals(10, 1, 3), 3) == (survey.totals, survey.held)
+
+
 async def test_every_window_of_a_payer_is_there_with_the_limit_in_force() -> None:
     """Each budget has its own window, a new one when time has come, and a limit that was granted counts."""
     house = House(Accounts(teams={"research": Team((*budget(10, DAILY), *budget(20)))}))
@@ -131,7 +150,11 @@ async def test_an_increase_is_part_of_the_limit_until_it_ends() -> None:
 async def test_end_users_are_there_once_they_have_spent() -> None:
     """An end user under the default budget appears with its spending; a named one always, and once."""
     house = House(
-        Accounts(end_users={"vip": budget(100), "unlimited": ()}, default_end_user=budget(10), keys=(Key("ab" * 32),))
+        Accounts(
+            end_users={"vip": Payer(budget(100)), "unlimited": Payer()},
+            default_end_user=Payer(budget(10)),
+            keys=(Key("ab" * 32),),
+        )
     )
     for scope in ("end_user:ana", "end_user:vip", "end_user:unlimited", "key:" + "ab" * 32):
         await spend(house.ledger, on(scope), 5)
@@ -148,7 +171,7 @@ async def test_unlisted_payers_are_there_once_they_have_spent() -> None:
         users={"ana": User(budget(1))},
         default_user=User(budget(2)),
         default_team=Team(budget(3)),
-        default_organization=budget(4),
+        default_organization=Payer(budget(4)),
         anonymous=Anonymous(budget(5)),
     )
     taking, refusing = House(accounts), House(Accounts(users={"ana": User(budget(1))}))
@@ -170,8 +193,8 @@ async def test_unlisted_payers_are_there_once_they_have_spent() -> None:
 async def test_what_there_is_no_room_for_is_counted() -> None:
     """The number of budgets is bounded, of the configuration and of end users together; the rest is a number."""
     teams = {f"t{number}": Team((*budget(1), *budget(2, DAILY))) for number in range(3)}
-    full = House(Accounts(teams=teams, default_end_user=budget(1)), budgets_max=4)
-    roomy = House(Accounts(teams=teams, default_end_user=budget(1)), budgets_max=7)
+    full = House(Accounts(teams=teams, default_end_user=Payer(budget(1))), budgets_max=4)
+    roomy = House(Accounts(teams=teams, default_end_user=Payer(budget(1))), budgets_max=7)
     for house in (full, roomy):
         for number in range(3):
             await spend(house.ledger, on(f"end_user:{number}"), 1)
@@ -248,7 +271,7 @@ async def test_many_budgets_are_not() -> None:
     """Beyond a number of budgets, or of counters of end users, who asks gets the last survey."""
     teams = {f"t{number}": Team(budget(10)) for number in range(3)}
     of_teams = House(Accounts(teams=teams), fresh_max=2)
-    of_end_users = House(Accounts(default_end_user=budget(10)), fresh_max=2)
+    of_end_users = House(Accounts(default_end_user=Payer(budget(10))), fresh_max=2)
     for number in range(2):
         await spend(of_end_users.ledger, on(f"end_user:{number}"), 1)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from extauthz.domain.budgets import Counter, Scope, ScopeKind, Standing
+from extauthz.adapters.webhook import payload
+from extauthz.domain.budgets import Counter, Filter, FilterKind, Measure, Scope, ScopeKind, Standing
 from extauthz.domain.thresholds import Alert, Threshold, ThresholdKind, crossed, spent_percent
 from extauthz.domain.windows import Window
 
@@ -58,6 +59,7 @@ def test_what_is_told() -> None:
         "scope": "team:research",
         "name": "team:research",
         "window": "1mo",
+        "measure": "usd",
         "threshold_percent": 80,
         "used_percent": 85,
         "resets_at": "2026-12-01T00:00:00+00:00",
@@ -74,3 +76,26 @@ def test_amounts_may_be_left_out() -> None:
     assert 5.0 == told[False]["soft_budget_usd"]
     assert not {name for name in told[True] if name.endswith("_usd")}
     assert told[False]["resets_at"] is None
+
+
+def test_amounts_of_other_measures_have_their_own_names() -> None:
+    """Tokens are never told under a name that says USD, and the window's name is the budget's."""
+    tokens = Counter(SCOPE, MONTH.window, Measure.TOKENS, Filter(FilterKind.MODEL, "gpt-4o"))
+
+    told = Alert(Threshold(ThresholdKind.PERCENTAGE, 80), standing(9, counter=tokens), "team:research").fields()
+
+    assert ("1mo/tokens/model=gpt-4o", "tokens", 10, 9) == tuple(
+        told[name] for name in ("window", "measure", "limit", "spent")
+    )
+    assert not any(name.endswith("_usd") for name in told)
+
+
+def test_the_sentence_has_the_unit() -> None:
+    """What a chat shows of a budget in tokens says tokens."""
+    tokens = Counter(SCOPE, MONTH.window, Measure.TOKENS)
+    alert = Alert(Threshold(ThresholdKind.PERCENTAGE, 80), standing(9000, 10_000, counter=tokens), "team:research")
+
+    text = payload(alert)["text"]
+
+    assert str(text).startswith("The budget of team:research (1mo/tokens) has reached 80%. 90% of it is used.")
+    assert "Spent: 9000 of 10000 tokens." in str(text)

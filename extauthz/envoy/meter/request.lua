@@ -37,6 +37,7 @@ local LEADS_TO_MODEL = {
   prompt_id = true,
   deployment_id = true,
   model_list = true,
+  models = true,
   user_config = true,
 }
 local ModelCount = {}

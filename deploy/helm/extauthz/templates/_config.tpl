@@ -33,7 +33,7 @@ replaced when it does, and with `reload: restart` whenever anything does.
 {{- $config := include "extauthz.config" . | fromYaml }}
 {{- if eq .Values.reload "hot" }}
 {{- $section := $config.extauthz }}
-{{- $config = pick $section "listen" "tls" "server" "store" "store_timeout_seconds" "shard_by" "shards" "allow_eviction" "tombstone_seconds" "journal_entries_max" "tracing" "token" "admin_token" "keys_file" "litellm_file" }}
+{{- $config = pick $section "listen" "tls" "server" "store" "store_timeout_seconds" "shard_by" "shards" "allow_eviction" "tombstone_seconds" "journal_entries_max" "tracing" "directory" "directory_url" "directory_entries_max" "end_user_budget" "token" "admin_token" "keys_file" "litellm_file" }}
 {{- if kindIs "map" $section.estimate }}
 {{- $_ := set $config "estimate" (pick $section.estimate "mode" "output_tokens") }}
 {{- else }}

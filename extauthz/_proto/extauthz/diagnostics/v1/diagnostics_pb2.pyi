@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Budget(_message.Message):
-    __slots__ = ("scope", "window", "limit_usd", "spent_usd", "held_usd", "available_usd", "resets_at", "configured_limit_usd", "soft_limit_usd", "exhausted")
+    __slots__ = ("scope", "window", "limit_usd", "spent_usd", "held_usd", "available_usd", "resets_at", "configured_limit_usd", "soft_limit_usd", "exhausted", "measure", "limit", "spent", "held", "available", "configured_limit")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,12 @@ class Budget(_message.Message):
     CONFIGURED_LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
     SOFT_LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
     EXHAUSTED_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURED_LIMIT_FIELD_NUMBER: _ClassVar[int]
     scope: str
     window: str
     limit_usd: float
@@ -32,7 +38,13 @@ class Budget(_message.Message):
     configured_limit_usd: float
     soft_limit_usd: float
     exhausted: bool
-    def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., limit_usd: _Optional[float] = ..., spent_usd: _Optional[float] = ..., held_usd: _Optional[float] = ..., available_usd: _Optional[float] = ..., resets_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., configured_limit_usd: _Optional[float] = ..., soft_limit_usd: _Optional[float] = ..., exhausted: _Optional[bool] = ...) -> None: ...
+    measure: str
+    limit: int
+    spent: int
+    held: int
+    available: int
+    configured_limit: int
+    def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., limit_usd: _Optional[float] = ..., spent_usd: _Optional[float] = ..., held_usd: _Optional[float] = ..., available_usd: _Optional[float] = ..., resets_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., configured_limit_usd: _Optional[float] = ..., soft_limit_usd: _Optional[float] = ..., exhausted: _Optional[bool] = ..., measure: _Optional[str] = ..., limit: _Optional[int] = ..., spent: _Optional[int] = ..., held: _Optional[int] = ..., available: _Optional[int] = ..., configured_limit: _Optional[int] = ...) -> None: ...
 
 class ListBudgetsRequest(_message.Message):
     __slots__ = ("prefix", "page_size", "page_token", "used_share_min")
@@ -67,18 +79,20 @@ class GetBudgetResponse(_message.Message):
     def __init__(self, budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ...) -> None: ...
 
 class SetLimitRequest(_message.Message):
-    __slots__ = ("scope", "window", "limit_usd", "who", "change_id")
+    __slots__ = ("scope", "window", "limit_usd", "limit", "who", "change_id")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
     WHO_FIELD_NUMBER: _ClassVar[int]
     CHANGE_ID_FIELD_NUMBER: _ClassVar[int]
     scope: str
     window: str
     limit_usd: float
+    limit: int
     who: str
     change_id: str
-    def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., limit_usd: _Optional[float] = ..., who: _Optional[str] = ..., change_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., limit_usd: _Optional[float] = ..., limit: _Optional[int] = ..., who: _Optional[str] = ..., change_id: _Optional[str] = ...) -> None: ...
 
 class ResetBudgetRequest(_message.Message):
     __slots__ = ("scope", "window", "who", "change_id")
@@ -93,18 +107,20 @@ class ResetBudgetRequest(_message.Message):
     def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., who: _Optional[str] = ..., change_id: _Optional[str] = ...) -> None: ...
 
 class GrantBudgetRequest(_message.Message):
-    __slots__ = ("scope", "window", "amount_usd", "who", "change_id")
+    __slots__ = ("scope", "window", "amount_usd", "amount", "who", "change_id")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_USD_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
     WHO_FIELD_NUMBER: _ClassVar[int]
     CHANGE_ID_FIELD_NUMBER: _ClassVar[int]
     scope: str
     window: str
     amount_usd: float
+    amount: int
     who: str
     change_id: str
-    def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., amount_usd: _Optional[float] = ..., who: _Optional[str] = ..., change_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., amount_usd: _Optional[float] = ..., amount: _Optional[int] = ..., who: _Optional[str] = ..., change_id: _Optional[str] = ...) -> None: ...
 
 class ChangeBudgetResponse(_message.Message):
     __slots__ = ("budget", "changed")
@@ -117,14 +133,18 @@ class ChangeBudgetResponse(_message.Message):
 class Reservation(_message.Message):
     __slots__ = ("id", "public_id", "model", "reserved_at", "age_seconds", "lease_ends_at", "held")
     class Held(_message.Message):
-        __slots__ = ("scope", "window", "held_usd")
+        __slots__ = ("scope", "window", "held_usd", "measure", "held")
         SCOPE_FIELD_NUMBER: _ClassVar[int]
         WINDOW_FIELD_NUMBER: _ClassVar[int]
         HELD_USD_FIELD_NUMBER: _ClassVar[int]
+        MEASURE_FIELD_NUMBER: _ClassVar[int]
+        HELD_FIELD_NUMBER: _ClassVar[int]
         scope: str
         window: str
         held_usd: float
-        def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., held_usd: _Optional[float] = ...) -> None: ...
+        measure: str
+        held: int
+        def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., held_usd: _Optional[float] = ..., measure: _Optional[str] = ..., held: _Optional[int] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -265,7 +285,7 @@ class ExplainResponse(_message.Message):
         units: _containers.ScalarMap[str, float]
         def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_output_tokens: _Optional[int] = ..., cost_usd: _Optional[float] = ..., cost_usd_max: _Optional[float] = ..., truncated: _Optional[bool] = ..., units: _Optional[_Mapping[str, float]] = ...) -> None: ...
     class ScopeStanding(_message.Message):
-        __slots__ = ("scope", "window", "limited", "binds", "strict", "limit_usd", "spent_usd", "held_usd", "available_usd", "resets_at", "exhausted", "asked_usd", "refuses")
+        __slots__ = ("scope", "window", "limited", "binds", "strict", "limit_usd", "spent_usd", "held_usd", "available_usd", "resets_at", "exhausted", "asked_usd", "refuses", "measure", "limit", "spent", "held", "available", "asked")
         SCOPE_FIELD_NUMBER: _ClassVar[int]
         WINDOW_FIELD_NUMBER: _ClassVar[int]
         LIMITED_FIELD_NUMBER: _ClassVar[int]
@@ -279,6 +299,12 @@ class ExplainResponse(_message.Message):
         EXHAUSTED_FIELD_NUMBER: _ClassVar[int]
         ASKED_USD_FIELD_NUMBER: _ClassVar[int]
         REFUSES_FIELD_NUMBER: _ClassVar[int]
+        MEASURE_FIELD_NUMBER: _ClassVar[int]
+        LIMIT_FIELD_NUMBER: _ClassVar[int]
+        SPENT_FIELD_NUMBER: _ClassVar[int]
+        HELD_FIELD_NUMBER: _ClassVar[int]
+        AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+        ASKED_FIELD_NUMBER: _ClassVar[int]
         scope: str
         window: str
         limited: bool
@@ -292,7 +318,13 @@ class ExplainResponse(_message.Message):
         exhausted: bool
         asked_usd: float
         refuses: bool
-        def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., limited: _Optional[bool] = ..., binds: _Optional[bool] = ..., strict: _Optional[bool] = ..., limit_usd: _Optional[float] = ..., spent_usd: _Optional[float] = ..., held_usd: _Optional[float] = ..., available_usd: _Optional[float] = ..., resets_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exhausted: _Optional[bool] = ..., asked_usd: _Optional[float] = ..., refuses: _Optional[bool] = ...) -> None: ...
+        measure: str
+        limit: int
+        spent: int
+        held: int
+        available: int
+        asked: int
+        def __init__(self, scope: _Optional[str] = ..., window: _Optional[str] = ..., limited: _Optional[bool] = ..., binds: _Optional[bool] = ..., strict: _Optional[bool] = ..., limit_usd: _Optional[float] = ..., spent_usd: _Optional[float] = ..., held_usd: _Optional[float] = ..., available_usd: _Optional[float] = ..., resets_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exhausted: _Optional[bool] = ..., asked_usd: _Optional[float] = ..., refuses: _Optional[bool] = ..., measure: _Optional[str] = ..., limit: _Optional[int] = ..., spent: _Optional[int] = ..., held: _Optional[int] = ..., available: _Optional[int] = ..., asked: _Optional[int] = ...) -> None: ...
     ROUTE_CLASS_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
@@ -390,16 +422,22 @@ class AuditRequest(_message.Message):
 class AuditResponse(_message.Message):
     __slots__ = ("ok", "drift_usd", "scopes_checked", "counters_checked", "reservations_open", "entries_read", "drifts")
     class Drift(_message.Message):
-        __slots__ = ("of", "counter", "expected_usd", "found_usd")
+        __slots__ = ("of", "counter", "expected_usd", "found_usd", "measure", "expected", "found")
         OF_FIELD_NUMBER: _ClassVar[int]
         COUNTER_FIELD_NUMBER: _ClassVar[int]
         EXPECTED_USD_FIELD_NUMBER: _ClassVar[int]
         FOUND_USD_FIELD_NUMBER: _ClassVar[int]
+        MEASURE_FIELD_NUMBER: _ClassVar[int]
+        EXPECTED_FIELD_NUMBER: _ClassVar[int]
+        FOUND_FIELD_NUMBER: _ClassVar[int]
         of: str
         counter: str
         expected_usd: float
         found_usd: float
-        def __init__(self, of: _Optional[str] = ..., counter: _Optional[str] = ..., expected_usd: _Optional[float] = ..., found_usd: _Optional[float] = ...) -> None: ...
+        measure: str
+        expected: int
+        found: int
+        def __init__(self, of: _Optional[str] = ..., counter: _Optional[str] = ..., expected_usd: _Optional[float] = ..., found_usd: _Optional[float] = ..., measure: _Optional[str] = ..., expected: _Optional[int] = ..., found: _Optional[int] = ...) -> None: ...
     OK_FIELD_NUMBER: _ClassVar[int]
     DRIFT_USD_FIELD_NUMBER: _ClassVar[int]
     SCOPES_CHECKED_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,1 @@
+"""LiteLLM's own PostgreSQL as a directory: read, and never written."""
