@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.support.litellm_database import NEWEST, LitellmDatabase, copied, hashed, migrated
+from tests.support.litellm_database import NEWEST, LitellmDatabase, copied, fill_house, hashed, migrated
 from tests.support.postgres import PASSWORD, Postgres
 from tests.support.processes import eventually
 from tests.support.stack import Stack, patient, stack
@@ -130,7 +130,8 @@ async def house(database: LitellmDatabase) -> AsyncIterator[Stack]:
 
 
 async def fill(database: LitellmDatabase) -> None:
-    """Put the rows of all cases in."""
+    """Put the rows of all cases in, among those of 100 teams and 10,000 keys."""
+    await fill_house(database)
     none = {"budget_id": "none"}
     await database.insert("BudgetTable", {**none, "max_budget": 0.0}, {"budget_id": "each", "max_budget": 0.0})
     await database.insert(

@@ -382,6 +382,7 @@ PRUNED = OPENAI.written(FREE)
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [("gzip", gzip.compress(LIST)), ("deflate", zlib.compress(LIST)), ("identity", LIST)],
+    ids=["gzip", "deflate", "identity"],
 )
 async def test_a_compressed_list_is_read_all_the_same(house: House, encoding: str, body: bytes) -> None:
     """Of an upstream that compresses although nobody asks for it."""
