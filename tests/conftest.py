@@ -21,11 +21,10 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Keep tests together that share servers, where pytest runs in several processes (`-n 2 --dist loadgroup`).
 
-    Those with an Envoy stay in one process, one after the other: it has deadlines that a busy machine would miss.
-    Behind a LiteLLM nothing hurries, so those have another.
+    Those of one file do. So do those that look at the books after storms: they are the longest, and have deadlines that
+    a machine would miss that had several of them at once.
     """
     for item in items:
-        timed = any(item.get_closest_marker(name) for name in ("envoy", "chaos"))
-        patient = item.get_closest_marker("litellm") is not None
-        group = "envoy" if timed and not patient else item.nodeid.partition("::")[0]
+        stormy = item.get_closest_marker("chaos") is not None
+        group = "chaos" if stormy else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))

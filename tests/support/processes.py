@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from inspect import isawaitable
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, overload
 
 LOOPBACK = "127.0.0.1"
+# Above those of Redis (redis.py), and below those that Linux gives to connections (ip_local_port_range): one of these is
+# somebody's connection now and then before the program that it was chosen for listens there.
+PORTS = range(22_000, 32_000)
 WAIT_SECONDS = 10.0
 # A program's start reads much from disk, and on a busy machine it waits for its turn.
 START_SECONDS = 40.0
@@ -31,11 +36,13 @@ T = TypeVar("T")
 
 
 def free_port() -> int:
-    """Give a loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Give a loopback port that nobody listens on at this moment, and that no connection gets of itself meanwhile."""
+    start = secrets.randbelow(len(PORTS))
+    for port in chain(PORTS[start:], PORTS[:start]):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((LOOPBACK, port))
+            return port
+    raise OSError(f"every port of {PORTS} is in use")
 
 
 @overload
