@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Self, TypeVar, overload
 
 LOOPBACK = "127.0.0.1"
-# Above those of Redis (redis.py), and below those that Linux gives to connections (ip_local_port_range): one of these is
-# somebody's connection now and then before the program that it was chosen for listens there.
+# Above those of Redis (redis.py), and below those that Linux gives to connections (ip_local_port_range): such a one is
+# somebody's connection now and then, before the program that it was chosen for listens there.
 PORTS = range(22_000, 32_000)
 WAIT_SECONDS = 10.0
 # A program's start reads much from disk, and on a busy machine it waits for its turn.
