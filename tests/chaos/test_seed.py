@@ -35,7 +35,6 @@ from tests.support.gate import an_ending
 from tests.support.processes import LOOPBACK, eventually
 from tests.support.redis import RedisServer
 from tests.support.stack import NANOUSD_PER_USD, GateProcess
-from tests.support.tempest import restart_port
 
 pytestmark = [pytest.mark.redis, pytest.mark.chaos]
 
@@ -265,7 +264,7 @@ async def envoys(store: str) -> AsyncIterator[Envoys]:
     """Run the replicas and connect to each."""
     async with AsyncExitStack() as running:
         config = CONFIG.format(store=store, budget_usd=f"{END_USER_BUDGET / NANOUSD_PER_USD:.9f}")
-        gates = [GateProcess(config, new_port=restart_port) for _ in range(REPLICAS)]
+        gates = [GateProcess(config) for _ in range(REPLICAS)]
         await asyncio.gather(*(running.enter_async_context(gate) for gate in gates))
         channels = [
             await running.enter_async_context(grpc.aio.insecure_channel(f"{LOOPBACK}:{gate.grpc_port}"))

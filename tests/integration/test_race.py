@@ -31,7 +31,6 @@ from tests.support.processes import LOOPBACK
 from tests.support.redis import REDIS_VERSIONS, RedisServer, RedisVersion
 from tests.support.redis_cluster import Cluster
 from tests.support.stack import NANOUSD_PER_USD, GateProcess
-from tests.support.tempest import restart_port
 
 pytestmark = [pytest.mark.redis, pytest.mark.asyncio(loop_scope="module")]
 
@@ -97,7 +96,7 @@ async def replicas(store: Store, tag: str) -> AsyncIterator[list[grpc.aio.Channe
     """Run servers on one store, and connect to each."""
     config = CONFIG.format(store=f"{store.url}?tag={tag}", budget_usd=f"{BUDGET / NANOUSD_PER_USD:.9f}")
     async with AsyncExitStack() as running:
-        gates = [GateProcess(config, new_port=restart_port) for _ in range(REPLICAS)]
+        gates = [GateProcess(config) for _ in range(REPLICAS)]
         await asyncio.gather(*(running.enter_async_context(gate) for gate in gates))
         yield [
             await running.enter_async_context(grpc.aio.insecure_channel(f"{LOOPBACK}:{gate.grpc_port}"))

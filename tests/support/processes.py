@@ -12,18 +12,19 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from inspect import isawaitable
-from itertools import chain
+from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, overload
 
 LOOPBACK = "127.0.0.1"
-# Above those of Redis (redis.py), and below those that Linux gives to connections (ip_local_port_range): such a one is
-# somebody's connection now and then, before the program that it was chosen for listens there.
-PORTS = range(22_000, 32_000)
+# Below those of Redis (redis.py), and of those that Linux gives to connections (ip_local_port_range): such a one is
+# somebody's connection, now and then, before the program that it was chosen for listens there, or listens again, and a
+# client that knocks at a dead server's would be connected to itself.
+PORTS = range(4_000, 10_000)
 WAIT_SECONDS = 10.0
 # A program's start reads much from disk, and on a busy machine it waits for its turn.
 START_SECONDS = 40.0
@@ -35,10 +36,14 @@ READ_BYTES = 16 * 1024
 T = TypeVar("T")
 
 
+# Each process begins elsewhere and goes round, so that one port is not chosen for two programs that are still to start.
+_BEGIN = secrets.randbelow(len(PORTS))
+_CANDIDATES: Iterator[int] = cycle((*PORTS[_BEGIN:], *PORTS[:_BEGIN]))
+
+
 def free_port() -> int:
-    """Give a loopback port that nobody listens on at this moment, and that no connection gets of itself meanwhile."""
-    start = secrets.randbelow(len(PORTS))
-    for port in chain(PORTS[start:], PORTS[:start]):
+    """Give a loopback port that nobody listens on, and that nobody gets who does not ask for it by its number."""
+    for port in islice(_CANDIDATES, len(PORTS)):
         with suppress(OSError), socket.socket() as probe:
             probe.bind((LOOPBACK, port))
             return port

@@ -6,11 +6,9 @@ tempest_calls.py is the traffic through it, tempest_books.py what Redis says of 
 from __future__ import annotations
 
 import asyncio
-import random
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any, Self, cast
@@ -21,16 +19,11 @@ from extauthz.domain.address import Address
 from extauthz.envoy.bootstrap import SERVER_CLUSTER, BootstrapOptions, Document
 from tests.support import storm
 from tests.support.envoy import EnvoyProcess, EnvoyVersion, options_for
-from tests.support.processes import LOOPBACK, START_SECONDS, eventually
+from tests.support.processes import LOOPBACK, START_SECONDS, eventually, free_port
 from tests.support.redis import RedisServer
 from tests.support.stack import GateProcess
 from tests.support.tempest_books import Books, read_books
 from tests.support.upstream import Cue, ScriptedUpstream
-
-# Below the ports that the kernel gives to clients and those of redis.py: while a server is dead nobody else gets its
-# port, least of all a client that knocks there, which would be connected to itself.
-PORTS = range(4_000, 10_000)
-PORT_TRIES_MAX = 100
 
 # Servers start some fifty times. Where Python may not write what it has compiled, each start would compile it all anew.
 _COMPILED = TemporaryDirectory(prefix="extauthz-compiled-")
@@ -73,15 +66,6 @@ CUES = {"breaks": Cue.RESET, "stalls": Cue.HANG}
 Edit = Callable[[Document], Document]
 
 
-def restart_port() -> int:
-    """Give a loopback port for a server that will be stopped and started again."""
-    for port in random.sample(PORTS, PORT_TRIES_MAX):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind((LOOPBACK, port))
-            return port
-    raise AssertionError(f"no free port in {PORT_TRIES_MAX} tries")
-
-
 class Gateway(EnvoyProcess):
     """An Envoy that may be stopped and started again."""
 
@@ -116,7 +100,7 @@ class Replica(GateProcess):
     """A server that may be stopped and started again: while it is away, no client is given its port."""
 
     def __init__(self, config: str) -> None:
-        super().__init__(config, new_port=restart_port, environment=COMPILED)
+        super().__init__(config, environment=COMPILED)
 
     async def restart(self) -> None:
         """Start it again, and wait until it listens."""
@@ -193,8 +177,8 @@ async def house(
         await asyncio.gather(*map(running.enter_async_context, gates))
         chosen = replace(
             options_for(upstream.port, gates[0].grpc_port),
-            listen=Address(LOOPBACK, restart_port()),
-            envoy_admin=Address(LOOPBACK, restart_port()),
+            listen=Address(LOOPBACK, free_port()),
+            envoy_admin=Address(LOOPBACK, free_port()),
             heartbeat_seconds=lease_seconds / HEARTBEATS_PER_LEASE,
             check_timeout_s=CHECK_SECONDS,
         )
