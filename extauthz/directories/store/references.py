@@ -40,7 +40,7 @@ def named(turn: Turn) -> Iterator[Scope]:
 
 
 async def naming(records: Records, payer: Scope) -> Scope | None:
-    """Find somebody who names a payer, looking through all who could: a second or two for a million."""
+    """Find somebody who names a payer, looking through all who could."""
     field = next((field for field, kind in FIELDS.items() if kind is payer.kind), None)
     if field is None:
         return None
