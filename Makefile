@@ -131,8 +131,8 @@ check: setup ## Format, lint, types, layers, generated code, the chart as it ren
 	$(BIN)/python protos/compile.py --check
 	$(BIN)/python deploy/helm/meter.py --check
 	$(BIN)/python deploy/helm/schema.py --check
-	$(BIN)/python deploy/docs/endpoints.py --check
-	$(BIN)/python deploy/docs/bindings.py --check
+	$(BIN)/python -m deploy.docs.endpoints --check
+	$(BIN)/python -m deploy.docs.bindings --check
 	$(if $(CHECK_CHART),$(BIN)/pytest $(CHECK_CHART))
 
 .PHONY: e2e
@@ -157,8 +157,8 @@ chart: setup ## Write what is generated of the chart: its schema, the table in i
 
 .PHONY: docs
 docs: setup ## Write what is generated of the documents: the tables of docs/endpoints.md and docs/identity.md
-	$(BIN)/python deploy/docs/endpoints.py
-	$(BIN)/python deploy/docs/bindings.py
+	$(BIN)/python -m deploy.docs.endpoints
+	$(BIN)/python -m deploy.docs.bindings
 
 .PHONY: dist
 dist: $(VENV)/.installed ## Build wheel and sdist into dist/

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
+from deploy.docs.tables import Table
 from extauthz.domain.bindings import RULES, Namer, Proof, Rule, When
 from extauthz.domain.budgets import ScopeKind
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "identity.md"
-BEGIN, END = "<!-- bindings: written by deploy/docs/bindings.py -->", "<!-- end of bindings -->"
 
 HEADINGS = ("scope", "with", "named by", "its budgets bind", "its list of models counts")
 SCOPES = {
@@ -53,33 +49,5 @@ def cells(rule: Rule) -> tuple[str, ...]:
     return f"`{scope}`", proofs, named_by(rule), WHENS[rule.budgets], models
 
 
-def table() -> Iterator[str]:
-    """Write the table."""
-    yield f"| {' | '.join(HEADINGS)} |"
-    yield "|" + "---|" * len(HEADINGS)
-    for rule in RULES:
-        yield f"| {' | '.join(cells(rule))} |"
-
-
-def written(text: str) -> str:
-    """Give the document with the table as it is now."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return "\n".join((f"{before}{BEGIN}", *table(), f"{END}{after}")) if rest else text
-
-
-def main() -> int:
-    """Write the document, or check it."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    fresh = written(text)
-    if sys.argv[1:] == ["--check"]:
-        if BEGIN in text and text == fresh:
-            return 0
-        print(f"{DOCUMENT.name} is stale: run `make docs`")
-        return 1
-    DOCUMENT.write_text(fresh, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(Table("identity.md", "bindings", HEADINGS, map(cells, RULES)).write_or_check())

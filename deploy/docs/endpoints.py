@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
+from deploy.docs.tables import Table
 from extauthz.domain.endpoints import DISCOVERY, ENDPOINTS, Api, BodyKind, Charge, Endpoint, EndpointRow
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "endpoints.md"
-BEGIN, END = "<!-- endpoints: written by deploy/docs/endpoints.py -->", "<!-- end of endpoints -->"
 
 HEADINGS = ("call", "paths", "methods", "model from", "body", "costs by", "streams", "refused as")
 BODIES = {BodyKind.JSON: "JSON", BodyKind.FORM: "form or JSON", BodyKind.NONE: "not read"}
@@ -47,33 +43,5 @@ def cells(row: EndpointRow) -> tuple[str, ...]:
     )
 
 
-def table() -> Iterator[str]:
-    """Write the table."""
-    yield f"| {' | '.join(HEADINGS)} |"
-    yield "|" + "---|" * len(HEADINGS)
-    for row in ENDPOINTS:
-        yield f"| {' | '.join(cells(row))} |"
-
-
-def written(text: str) -> str:
-    """Give the document with the table as it is now."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return "\n".join((f"{before}{BEGIN}", *table(), f"{END}{after}")) if rest else text
-
-
-def main() -> int:
-    """Write the document, or check it."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    fresh = written(text)
-    if sys.argv[1:] == ["--check"]:
-        if BEGIN in text and text == fresh:
-            return 0
-        print(f"{DOCUMENT.name} is stale: run `make docs`")
-        return 1
-    DOCUMENT.write_text(fresh, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(Table("endpoints.md", "endpoints", HEADINGS, map(cells, ENDPOINTS)).write_or_check())
