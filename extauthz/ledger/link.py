@@ -30,7 +30,7 @@ CONNECTIONS = 4
 FAILURES_MAX = 3
 
 MEND_DELAY_S_MIN = 0.05
-MEND_DELAY_S_MAX = 0.4
+MEND_DELAY_S_MAX = 0.2
 # Finding, connecting, logging in, looking and loading scripts, each of which has the timeout of a call.
 MEND_TIMEOUTS = 5
 

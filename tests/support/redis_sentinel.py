@@ -133,17 +133,20 @@ class Sentinels:
         """
         before = await eventually(self._replicated, FAIL_OVER_SECONDS, "the replica is in sync")
         assert before is not None
-        await eventually(partial(self._ordered, before), FAIL_OVER_SECONDS, "a sentinel fails over as ordered")
-        return await self.moved_from(before)
+        after = self._other(before)
+
+        async def moved() -> bool:
+            """Order again whenever the sentinels are back where they began: they may undo a failover that was slow."""
+            await self._order(before)
+            return await self._leads(after)
+
+        await eventually(moved, FAIL_OVER_SECONDS, "the replica has become the primary as ordered")
+        return after
 
     async def moved_from(self, before: RedisServer) -> RedisServer:
         """Wait until the sentinels agree that the other server than `before` is the primary, and it takes writes."""
         after = self._other(before)
-
-        async def moved() -> bool:
-            return await self._agreed() is after and await _role(after) == "master"
-
-        await eventually(moved, FAIL_OVER_SECONDS, "the replica has become the primary")
+        await eventually(partial(self._leads, after), FAIL_OVER_SECONDS, "the replica has become the primary")
         return after
 
     def _other(self, server: RedisServer) -> RedisServer:
@@ -164,15 +167,18 @@ class Sentinels:
         primary = await self._agreed()
         return primary if primary is not None and await _follows(primary, self._other(primary)) else None
 
-    async def _ordered(self, before: RedisServer) -> bool:
-        """Order a sentinel to fail over, unless it is at it, and tell whether it has."""
+    async def _leads(self, server: RedisServer) -> bool:
+        """Tell whether the sentinels agree that this server is the primary, and it says so too."""
+        return await self._agreed() is server and await _role(server) == "master"
+
+    async def _order(self, before: RedisServer) -> None:
+        """Order a sentinel to fail over, if it still calls `before` the primary."""
         sentinel = next(sentinel for sentinel in self.sentinels if sentinel.running)
         if await sentinel.primary_port() != before.port:
-            return True
+            return
         async with sentinel.client() as redis:
             with suppress(ResponseError):  # it is at it, or knows of no replica that is fit
                 await redis.sentinel_failover(NAME)
-        return False
 
 
 async def _follows(primary: RedisServer, replica: RedisServer) -> bool:
