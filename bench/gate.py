@@ -53,6 +53,10 @@ class Payers:
 FOUR_COUNTERS = Payers(keys=100)
 
 
+# A key whose budget is exhausted.
+BROKE = "sk-bench-broke"
+
+
 def key_name(number: int) -> str:
     """Give a key as clients send it."""
     return f"sk-bench-{number:07}"
@@ -88,6 +92,7 @@ def keys_of(payers: Payers) -> Iterator[str]:
         user = f", user: user-{number // KEYS_PER_TEAM:05}" if payers.users else ""
         digest = sha256(key_name(number).encode()).hexdigest()
         yield f"- {{key_sha256: {digest}{team}{user}, max_budget: {PLENTY_USD}{further}}}\n"
+    yield f"- {{key_sha256: {sha256(BROKE.encode()).hexdigest()}, max_budget: 0}}\n"
 
 
 def chat(padding_bytes: int = 0, *, stream: bool = False) -> bytes:

@@ -71,9 +71,14 @@ def write_messages(path: Path, messages: Iterable[bytes]) -> Path:
     return path
 
 
-async def calls(port: int, messages: Path, amount: Amount, *, method: str = CHECK_METHOD, end: bool = False) -> Sample:
-    """Ask a gRPC server; with `end`, every reservation ends by an access log, as Envoy sends it."""
-    ending = ("-end",) if end else ()
+async def calls(
+    port: int, messages: Path, amount: Amount, *, method: str = CHECK_METHOD, end: bool = False, refusals: bool = False
+) -> Sample:
+    """Ask a gRPC server; with `end`, every reservation ends by an access log, as Envoy sends it.
+
+    With `refusals`, they and nothing else are what it should answer.
+    """
+    ending = (*(("-end",) if end else ()), *(("-refusals",) if refusals else ()))
     target = ("-target", f"{LOOPBACK}:{port}", "-method", method, "-messages", str(messages))
     return await _rig("calls", *target, *ending, *amount.arguments)
 

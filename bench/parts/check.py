@@ -1,7 +1,8 @@
 """A Check on Redis, of four counters: ours, envoyproxy/ratelimit's on the same Redis, and the least that gRPC can do.
 
 Each server is alone on a core; the load and Redis are on the other. Reservations stay open here, since ratelimit has
-none to end; what the ending costs besides stands below. ghz, which others know, repeats the main figure.
+none to end; what the ending costs besides stands below, and what a refusal costs. ghz, which others know, repeats the
+main figure.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from bench.figures import Figure, Results, Runs, Sample, at_least, at_most
-from bench.gate import FOUR_COUNTERS, KEYS_PER_TEAM, Gate, check, checks, key_name
+from bench.gate import BROKE, FOUR_COUNTERS, KEYS_PER_TEAM, Gate, check, checks, key_name
 from bench.machine import Cores, on_core
 from bench.peers.ratelimit import METHOD, PROGRAM, RateLimit, described, rate_limit
 from bench.rig import (
@@ -38,7 +39,8 @@ from extauthz._proto.envoy.service.auth.v3 import external_auth_pb2
 from tests.support.processes import LOOPBACK
 from tests.support.redis import RedisServer
 
-OURS, RATELIMIT, NOOP, EMPTY, ENDED = "ours", "ratelimit", "no-op grpc-go", "ours, empty policy", "ours, with endings"
+OURS, RATELIMIT, NOOP = "ours", "ratelimit", "no-op grpc-go"
+EMPTY, ENDED, REFUSED = "ours, empty policy", "ours, with endings", "ours, refused"
 BUSY, QUIET = 32, 4
 BUSY_SHARE = 0.9
 
@@ -58,10 +60,13 @@ class Server:
     messages: Path
     method: str = CHECK_METHOD
     end: bool = False
+    refusals: bool = False
 
     async def run(self, amount: Amount) -> Sample:
         """Put a load on it."""
-        load = partial(calls, self.port, self.messages, amount, method=self.method, end=self.end)
+        load = partial(
+            calls, self.port, self.messages, amount, method=self.method, end=self.end, refusals=self.refusals
+        )
         return await costed({"server": self.pid}, load, linger_s=LINGER_S)
 
     async def run_by_ghz(self, message: Path, protoset: Path, amount: Amount) -> Sample:
@@ -111,6 +116,8 @@ async def _servers(cores: Cores) -> AsyncIterator[dict[str, Server]]:
         servers[EMPTY] = Server(gate.port, gate.pid, passes)
         servers[NOOP] = Server(noop.port, noop.pid, ask)
         servers[ENDED] = Server(gate.port, gate.pid, ask, end=True)
+        asks_in_vain = write_messages(folder / "refused", [check(BROKE)])
+        servers[REFUSED] = Server(gate.port, gate.pid, asks_in_vain, refusals=True)
         yield servers
 
 
@@ -135,6 +142,7 @@ def _figures(runs: Runs, *, peer: bool, busy: bool) -> tuple[Figure, ...]:
         runs.figure("rate", "/s", rate, OURS, NOOP),
         runs.figure("CPU per Check", "µs", cpu, OURS, NOOP),
         runs.figure("CPU per Check", "µs", cpu, ENDED, OURS),
+        runs.figure("CPU per Check", "µs", cpu, REFUSED, OURS),
     ]
     if not peer:
         return tuple(found)

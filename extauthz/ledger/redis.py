@@ -1,7 +1,8 @@
 """The ledger on Redis: one Lua script for each verb, one round trip for each call, shared by all who call together.
 
-keys.py says what stands where, `scripts/` what happens there, link.py what happens while the store is away. Nothing
-about money is kept here. Whatever was not acknowledged raises StoreUnavailableError, and may have been carried out.
+keys.py says what stands where, `scripts/` what happens there, link.py what happens while the store is away. Of money
+nothing is kept here but, for a second, who has none (refusals.py). Whatever was not acknowledged raises
+StoreUnavailableError, and may have been carried out.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from extauthz.ledger.base import (
     Ledger,
     OpenReservation,
     Promise,
+    Refused,
     Release,
     Reserve,
     Reserved,
@@ -52,6 +54,7 @@ from extauthz.ledger.link import Link, LinkListener
 from extauthz.ledger.pieces import chunks
 from extauthz.ledger.primary import text
 from extauthz.ledger.reading import most_spent, read_counts, read_reservations
+from extauthz.ledger.refusals import KEPT_S_MAX, Refusals
 from extauthz.ledger.retelling import Granted, Memory, Renewed, Settled, Told
 from extauthz.ledger.script import script
 from extauthz.ledger.url import StoreUrl
@@ -85,13 +88,15 @@ REPLAY_FAILURES_MAX = 150
 class RedisOptions:
     """How the books are kept: how long endings are remembered, and how many entries the journal has before trimming.
 
-    Who only looks at books (`keeps_books` False) begins none, and needs no rights to change them.
+    Who only looks at books (`keeps_books` False) begins none, and needs no rights to change them. For `refusal_s` an
+    exhausted counter refuses without the store.
     """
 
     timeout_s: float = 0.25
     tombstone_seconds: int = TOMBSTONE_SECONDS
     journal_entries_max: int = 100_000
     keeps_books: bool = True
+    refusal_s: float = KEPT_S_MAX
 
 
 class StoreListener(LinkListener, Protocol):
@@ -136,6 +141,7 @@ class RedisLedger(Ledger):
         self._offset_ms = unix_ms() - self._steady_ms()
         self._signing_key: bytes | None = None
         self._memory = Memory(clock_s)
+        self._refusals = Refusals(clock_s, options.refusal_s)
         self._heard_ms = 0
         self._untold: tuple[Told, ...] = ()
         self._replaying: asyncio.Task[None] | None = None
@@ -166,11 +172,18 @@ class RedisLedger(Ledger):
 
     async def reserve(self, request: Reserve) -> ReserveResult:
         """Hold the claims' amounts, all or nothing."""
-        item = reserve_item(request)
+        if (refused := self._refusals.find(request.claims)) is not None:
+            return refused
+        item, asked_s = reserve_item(request), self._clock_s()
         answer = await self._batches.call(RESERVE, item)
         result = reserve_result(answer, request, self.now_ms())
-        if isinstance(result, Reserved):
-            self._memory.keep(Granted(item, tuple(answer[2:])))
+        match result:
+            case Reserved():
+                self._memory.keep(Granted(item, tuple(answer[2:])))
+            case Refused():
+                self._refusals.keep(result, request.claims, asked_s)
+            case _:
+                pass
         return result
 
     async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:
@@ -178,7 +191,10 @@ class RedisLedger(Ledger):
         item = settle_item(hold, spent, note)
         answer = await self._batches.call(SETTLE, item)
         self._memory.keep(Settled(item))
-        return Ending(text(answer))
+        ending = Ending(text(answer))
+        if ending is Ending.LATE:  # what its lease had booked may have been more
+            self._refusals.clear()
+        return ending
 
     async def release(self, reservation_id: str, *, attempt: str | None = None, note: Note = UNNOTED) -> Ending:
         """End a reservation, or with `attempt` that Check's claim on it, with no cost."""
@@ -251,6 +267,7 @@ class RedisLedger(Ledger):
         """Change the books by hand; False when this was done already."""
         answer = await self._batches.call(AMEND, amend_item(amendment))
         self._memory.keep(amendment)
+        self._refusals.clear()
         return bool(answer == 1)
 
     async def balances(self, count_max: int) -> tuple[Balance, ...]:
@@ -305,6 +322,7 @@ class RedisLedger(Ledger):
 
     def _found_anew(self) -> None:
         """Tell a successor what its predecessor may have taken with it: its last seconds, however long ago that was."""
+        self._refusals.clear()
         self._untold = self._memory.recall(self._memory.latest_s)
         if self._replaying is None or self._replaying.done():
             self._replaying = asyncio.get_running_loop().create_task(self._replay())

@@ -88,7 +88,8 @@ class Listener:
 
 
 OPEN_SECONDS = 20.0
-PATIENT = RedisOptions(timeout_s=5.0)
+# Every answer is the store's own.
+PATIENT = RedisOptions(timeout_s=5.0, refusal_s=0)
 
 
 @asynccontextmanager
@@ -133,7 +134,7 @@ async def sharded_ledger(
         clock_s=time.monotonic,
         unix_ms=RealClock().now_ms,
         chance=random.random,
-        options=RedisOptions(timeout_s=5.0),
+        options=PATIENT,
     )
     ledger = ShardedLedger(ledgers)
     try:

@@ -55,7 +55,7 @@ func messagesIn(path string) ([][]byte, error) {
 	return messages, nil
 }
 
-var errRefused = errors.New("refused")
+var errRefused, errAllowed = errors.New("refused"), errors.New("allowed")
 
 // Tells whether an answer allows: the first field of a CheckResponse is a Status, the code of which is 0, and that of a
 // RateLimitResponse is 1.
@@ -79,12 +79,20 @@ func allowed(answer []byte) error {
 	return nil
 }
 
+func inverted(err error) error {
+	if err == nil {
+		return errAllowed
+	}
+	return nil
+}
+
 func calls(arguments []string) error {
 	flags := flag.NewFlagSet("calls", flag.ExitOnError)
 	target := flags.String("target", "", "host:port of the server")
 	method := flags.String("method", "/envoy.service.auth.v3.Authorization/Check", "what to call")
 	path := flags.String("messages", "", "file of the messages that are sent in turn, each after its length (uint32)")
 	end := flags.Bool("end", false, "end the reservation of each Check by an access log, as Envoy does")
+	refusals := flags.Bool("refusals", false, "count refusals, and nothing else, as what is wanted")
 	load := loadFlags(flags)
 	_ = flags.Parse(arguments)
 
@@ -112,6 +120,9 @@ func calls(arguments []string) error {
 		answered := time.Now()
 		if err == nil {
 			err = allowed(answer)
+			if *refusals {
+				err = inverted(err)
+			}
 		}
 		if err == nil && log != nil {
 			err = log.end(answer)
