@@ -36,6 +36,9 @@ KUBE_SCORE := .cache/kube-score/kube-score
 MESHCHECK := .cache/meshcheck/meshcheck
 # What stands behind Envoy in most houses, in an environment of its own. `make setup` leaves it out: 580 MiB.
 LITELLM_DIR := .cache/litellm
+# The image without our code, whose Python the benchmarks run this code by.
+IMAGE_ROOT := .cache/bench/image
+IMAGE_LITELLM := .cache/bench/litellm
 # What stands beside us in the benchmarks, each built by the machine's Go.
 RIG := .cache/rig/rig
 RATELIMIT := .cache/ratelimit/service_cmd
@@ -165,13 +168,26 @@ dist: $(VENV)/.installed ## Build wheel and sdist into dist/
 	.cache/uv/bin/uv build --quiet
 
 .PHONY: image
-image: $(VENV)/.installed ## Build the image and its SBOM into dist/, without Docker and without root (on Debian bookworm)
+image: $(VENV)/.installed ## Build the image and its SBOM into dist/, without Docker and without root (needs apt and Debian's keyring)
 	$(BIN)/python -m deploy.image.build --uv .cache/uv/bin/uv $(IMAGE_ARGS)
+
+$(IMAGE_ROOT)/.installed: $(VENV)/.installed $(wildcard deploy/image/*.py)
+	rm -rf $(IMAGE_ROOT)
+	$(BIN)/python -m deploy.image.root $(IMAGE_ROOT) --uv .cache/uv/bin/uv
+	@touch $@
+
+# LiteLLM's packages for that Python.
+$(IMAGE_LITELLM)/.installed: tests/litellm/requirements.txt .cache/uv/bin/uv
+	rm -rf $(IMAGE_LITELLM)
+	.cache/uv/bin/uv pip install --quiet --no-deps --only-binary :all: --python-version 3.13 \
+		--python-platform $(shell uname -m)-manylinux_2_40 --target $(IMAGE_LITELLM) -r $<
+	@touch $@
 
 # What cannot be had of the peers is left out, and said so. Each part may be asked for alone: BENCH=check.
 .PHONY: bench
 bench: setup $(RIG) $(RATELIMIT) $(GHZ) ## Measure against peers, into bench/results (BENCH="check growth", BENCH_ARGS="--pairs 3")
-	@[[ "$(BENCH)" != *litellm* && "$(BENCH)" != *start* ]] || $(MAKE) --no-print-directory $(LITELLM_DIR)/.installed || \
+	@$(MAKE) --no-print-directory $(IMAGE_ROOT)/.installed || echo "no Python of the image: this environment's is measured" >&2
+	@[[ "$(BENCH)" != *litellm* && "$(BENCH)" != *start* ]] || $(MAKE) --no-print-directory $(IMAGE_LITELLM)/.installed || \
 		echo "no LiteLLM: it cannot be installed; what needs it is skipped" >&2
 	$(BIN)/python -m bench $(BENCH) $(BENCH_ARGS)
 

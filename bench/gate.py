@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,6 +12,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
+from bench.interpreter import python
 from extauthz._proto.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from tests.support.processes import LOOPBACK, START_SECONDS, Process, free_port
@@ -167,11 +167,13 @@ class Gate:
             _write(keys_file, keys_of(payers))
         self.port, self.http_port = free_port(), free_port()
         self._start_seconds = start_seconds
+        runner = python() if code is None else python(code)
         self._process = Process(
-            *(sys.executable, "-m", "extauthz", "serve", "--config", self.config),
+            *runner.command,
+            *("-m", "extauthz", "serve", "--config", str(self.config)),
             *("--grpc", f"{LOOPBACK}:{self.port}", "--http", f"{LOOPBACK}:{self.http_port}"),
             *("--admin", f"{LOOPBACK}:{free_port()}"),
-            environment={} if code is None else {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(code)},
+            environment=runner.environment,
         )
 
     async def __aenter__(self) -> Self:

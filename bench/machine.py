@@ -64,6 +64,5 @@ def description() -> dict[str, str]:
         "cpu": model,
         "cores": str(os.cpu_count()),
         "kernel": platform.release(),
-        "python": platform.python_version(),
         "load": load,
     }

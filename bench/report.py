@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.chart import Group, Row, picture
 from bench.figures import Figure, Results
+from bench.interpreter import described
 from bench.machine import description
 from bench.rig import Plan
 
@@ -26,7 +27,7 @@ def write(part: str, results: Results, plan: Plan) -> Path:
     document = {
         "part": part,
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": description(),
+        "machine": description() | {"python": described()},
         "pairs": plan.pairs,
         "seconds": plan.seconds,
         "figures": [_entry(figure) for figure in results.figures],

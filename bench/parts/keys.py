@@ -1,9 +1,9 @@
 """What a million keys in the store cost: a start, the memory of a server and of its Redis, and Checks.
 
 Hot keys are a hundred that are asked for again and again. Cold ones come once each, so that the store is asked for the
-key, and for its team, before a Check can be decided; no client is like that. All have a budget, and so have their teams
-and their organization. CPU is what a Check takes when there are as many as the server can do, latencies are those at
-RATE a second.
+key, and for its team, before a Check can be decided; no client is like that. All have a budget of which something is
+spent, and so have their teams and their organization. CPU is what a Check takes when there are as many as the server
+can do, latencies are those at RATE a second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from extauthz.config.payers import hashed
 from extauthz.directories.store.records import EDITS_MAX, Change, Edit
 from extauthz.directories.store.redis import RedisRecords
 from extauthz.directories.store.written import Record, place_of, to_bytes
-from extauthz.domain.budgets import Scope, ScopeKind
+from extauthz.domain.budgets import Counter, Scope, ScopeKind
+from extauthz.domain.windows import FOREVER
+from extauthz.ledger.keys import Keys
 from tests.support.ledger import redis_ledger
 from tests.support.redis import RedisServer
 
@@ -48,6 +50,9 @@ SEED = 9
 LINGER_S = 0.2
 BYTES_PER_MB = 1_000_000
 FILLED_S = 1_795_000_000
+# In nano-USD.
+SPENT = 1_000_000
+SPENT_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,19 @@ async def _fill(redis: RedisServer, keys: int) -> int:
         while edits := [*islice(payers, EDITS_MAX)]:
             await records.change(Change(f"fill-{number}", "bench", "import"), edits)
             number += 1
-        return await _used(client) - before
+        taken = await _used(client) - before
+        await _spend(client, ledger.keys, keys)
+        return taken
+
+
+async def _spend(client: Redis, places: Keys, keys: int) -> None:
+    """Write into the books what each key has spent, as if its journal entries were trimmed: money as it would stand."""
+    numbers = iter(range(keys))
+    while piece := [*islice(numbers, SPENT_AT_ONCE)]:
+        scopes = (Scope(ScopeKind.KEY, (hashed(key_name(number)),)) for number in piece)
+        spent = [part for scope in scopes for part in (Counter(scope, FOREVER).key, SPENT)]
+        await client.hset(places.spent, items=spent)
+        await client.hset(places.checkpoint, items=spent)
 
 
 def _payers(keys: int) -> Iterator[Edit]:

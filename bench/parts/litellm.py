@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 from bench.figures import Figure, Results, Sample, at_least, at_most
 from bench.gate import FOUR_COUNTERS, PLENTY_USD, Gate, chat, key_name
 from bench.machine import on_core
+from bench.peers.proxy import litellm, litellm_is_there
 from bench.rig import Amount, Plan, RigServer, costed, fetches, in_turns
 from tests.support.envoy import EnvoyProcess, options_for
-from tests.support.litellm import PROGRAM, LitellmProcess
 from tests.support.processes import LOOPBACK
 from tests.support.redis import RedisServer
 from tests.support.stack import patient
@@ -58,7 +58,7 @@ class Way:
 
 async def measure(plan: Plan) -> Results:
     """Measure how many requests a core takes, and how long one alone waits."""
-    if not PROGRAM.exists():
+    if not litellm_is_there():
         return Results(notes=("no LiteLLM: `make .cache/litellm/.installed` could not install it",))
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
@@ -69,10 +69,10 @@ async def measure(plan: Plan) -> Results:
             gate = await stack.enter_async_context(Gate(FOUR_COUNTERS, redis.url))
             envoy = await stack.enter_async_context(EnvoyProcess(patient(options_for(upstream.port, gate.port))))
             config = CONFIG.format(host=LOOPBACK, port=upstream.port, limit=PLENTY_USD, key=MASTER_KEY)
-            litellm = await stack.enter_async_context(LitellmProcess(config))
+            proxy = await stack.enter_async_context(litellm(config))
         ways = {
             OURS: Way(envoy.url, key_name(0), {"envoy": envoy.pid, "server": gate.pid}),
-            LITELLM: Way(litellm.url, MASTER_KEY, {"litellm": litellm.pid}),
+            LITELLM: Way(proxy.url, MASTER_KEY, {"litellm": proxy.pid}),
         }
         body = folder / "body"
         body.write_bytes(chat())

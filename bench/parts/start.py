@@ -14,10 +14,9 @@ from bench.figures import Figure, Results
 from bench.gate import FOUR_COUNTERS, Gate, Payers, checks
 from bench.machine import on_core, resident_bytes
 from bench.parts.growth import KEYS, START_SECONDS_MAX, left_out
+from bench.peers.proxy import litellm, litellm_is_there
 from bench.peers.ratelimit import PROGRAM, RateLimit
 from bench.rig import Amount, Plan, calls, write_messages
-from tests.support.litellm import PROGRAM as LITELLM_PROGRAM
-from tests.support.litellm import LitellmProcess
 from tests.support.redis import RedisServer
 
 BYTES_PER_MB = 1_000_000
@@ -57,8 +56,8 @@ async def measure(plan: Plan) -> Results:
             starts[RATELIMIT] = partial(RateLimit, redis.port)
         else:
             notes.append("no ratelimit: it could not be built")
-        if LITELLM_PROGRAM.exists():
-            starts[LITELLM] = partial(LitellmProcess, LITELLM_CONFIG)
+        if litellm_is_there():
+            starts[LITELLM] = partial(litellm, LITELLM_CONFIG)
         else:
             notes.append("no LiteLLM: it could not be installed")
         for count in KEYS:

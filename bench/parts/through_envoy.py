@@ -8,7 +8,6 @@ measured with fewer streams besides.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 from bench.figures import Figure, Results, Runs, Sample, at_most
 from bench.gate import FOUR_COUNTERS, Gate, chat, key_name
+from bench.interpreter import python
 from bench.machine import on_core
 from bench.peers.gateways import bare, check_only, through_ext_proc
 from bench.rig import Amount, Plan, RigServer, costed, fetches, in_turns
@@ -87,7 +87,10 @@ async def _gateways(stack: AsyncExitStack, store: str, upstream: int) -> dict[st
     noop = await stack.enter_async_context(RigServer("noop"))
     await noop.ready()
     port = free_port()
-    metering = await stack.enter_async_context(Process(sys.executable, "-m", "bench.peers.metering", str(port)))
+    runner = python()
+    metering = await stack.enter_async_context(
+        Process(*runner.command, "-m", "bench.peers.metering", str(port), environment=runner.environment)
+    )
     await metering.wait_for_port(port)
 
     async def envoy(server: int, edit: Callable[[Document], Document]) -> EnvoyProcess:

@@ -1,6 +1,6 @@
 """The system below the service: Python and the libraries that it needs, from Debian's packages, and nothing else.
 
-apt verifies what it downloads, by the keys and from the sources of this machine, which has to be of the same release.
+apt fetches them from sources of its own and verifies them by Debian's keys, so this machine's release does not matter.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from pathlib import Path
 
 from deploy.image.tree import File, Folder, Link, Tree, from_tar
 
-RELEASE = "bookworm"
-PYTHON = "python3.11"
+RELEASE = "trixie"
+PYTHON = "python3.13"
+# The updates for security stand beside it, below the same name with `-security`.
+MIRROR = "http://deb.debian.org/debian"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 # No shell, no package manager. What a package needs is named here too: the build fails where a library is missing.
 PACKAGES = (
@@ -27,12 +30,13 @@ PACKAGES = (
     "libffi8",
     "libgcc-s1",
     "liblzma5",
-    "libpython3.11-minimal",
-    "libpython3.11-stdlib",
-    "libssl3",
+    f"lib{PYTHON}-minimal",
+    f"lib{PYTHON}-stdlib",
+    "libssl3t64",
     "libstdc++6",
     "libuuid1",
-    "python3.11-minimal",
+    "libzstd1",
+    f"{PYTHON}-minimal",
     "zlib1g",
 )
 COMMAND_SECONDS_MAX = 300.0
@@ -41,7 +45,8 @@ CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 
 _WANTED = re.compile(
     rf"""
-    etc/debian_version | etc/os-release | usr/lib/os-release
+    bin | sbin | lib(64)?
+    | etc/debian_version | etc/os-release | usr/lib/os-release
     | etc/{PYTHON}/.*
     | usr/bin/{PYTHON}
     | usr/lib/{PYTHON}/.*
@@ -53,16 +58,30 @@ _WANTED = re.compile(
 )
 _UNWANTED = re.compile(
     rf"""
-    .*/(gconv|audit|engines-3)/.*
-    | .*/libmvec\.so.* | .*/libpcprofile\.so | .*/libmemusage\.so | .*/libSegFault\.so | .*/libc_malloc_debug\.so.*
+    .*/(gconv|engines-3)/.*
+    | .*/libmvec\.so.* | .*/libpcprofile\.so | .*/libmemusage\.so | .*/libc_malloc_debug\.so.*
     # Of the standard library what no service imports, and what needs a library that is not here.
-    | usr/lib/{PYTHON}/(config-[^/]*|ensurepip|idlelib|lib2to3|pydoc_data|test|tkinter|turtledemo|unittest/test)/.*
-    | usr/lib/{PYTHON}/lib-dynload/_?(codecs_(cn|hk|iso2022|jp|kr|tw)|crypt|curses|curses_panel|dbm|nis|readline
-        |sqlite3|test[^.]*|xx[^.]*)\..*
+    | usr/lib/{PYTHON}/(pydoc_data|test)/.*
+    | usr/lib/{PYTHON}/lib-dynload/_?(codecs_(cn|hk|iso2022|jp|kr|tw)|curses|curses_panel|dbm|readline|sqlite3
+        |test[^.]*|xx[^.]*)\..*
     | usr/lib/{PYTHON}/turtle\.py
     """,
     re.VERBOSE,
 )
+
+_SOURCES = f"""\
+Types: deb
+URIs: {{mirror}}
+Suites: {RELEASE} {RELEASE}-updates
+Components: main
+Signed-By: {KEYRING}
+
+Types: deb
+URIs: {{mirror}}-security
+Suites: {RELEASE}-security
+Components: main
+Signed-By: {KEYRING}
+"""
 
 
 class DebianError(Exception):
@@ -79,21 +98,38 @@ class Package:
     archive: Path
 
 
-def download(folder: Path) -> tuple[Package, ...]:
-    """Fetch the newest of each package into a folder. Raises DebianError."""
-    for program in ("apt-get", "dpkg-deb"):
-        if shutil.which(program) is None:
-            raise DebianError(f"no {program}: the image is built of Debian's packages")
+def download(folder: Path, mirror: str) -> tuple[Package, ...]:
+    """Fetch the newest of each package from a mirror into a folder. Raises DebianError."""
+    needed = {
+        "apt": shutil.which("apt-get"),
+        "dpkg": shutil.which("dpkg-deb"),
+        "debian-archive-keyring": KEYRING.is_file(),
+    }
+    if lacking := [package for package, found in needed.items() if not found]:
+        raise DebianError(f"the image is built of Debian's packages, for which this machine lacks {', '.join(lacking)}")
     shutil.rmtree(folder / "debs", ignore_errors=True)
     for name in ("lists/partial", "cache/archives/partial", "debs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    lists = (
-        *("-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"),
+    options = _options(folder, mirror)
+    _run("apt-get", "update", *options, folder=folder)
+    _run("apt-get", "download", *PACKAGES, *options, folder=folder / "debs")
+    return tuple(_package(archive) for archive in sorted((folder / "debs").glob("*.deb")))
+
+
+def _options(folder: Path, mirror: str) -> tuple[str, ...]:
+    """Let apt know of our sources alone, and of nothing that this machine has installed or prefers."""
+    sources, installed = folder / f"{RELEASE}.sources", folder / "status"
+    sources.write_text(_SOURCES.format(mirror=mirror.rstrip("/")), encoding="utf-8")
+    installed.touch()
+    return (
+        *("-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::State::Status={installed}"),
+        *("-o", f"Dir::Cache={folder}/cache"),
+        *("-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null"),
+        *("-o", "Dir::Etc::Preferences=/dev/null", "-o", "Dir::Etc::PreferencesParts=/dev/null"),
+        # Else apt goes on with the lists of another day where a source does not answer.
+        *("-o", "APT::Update::Error-Mode=any"),
         *("-o", "APT::Sandbox::User=", "--quiet=2"),
     )
-    _run("apt-get", *lists, "update", folder=folder)
-    _run("apt-get", *lists, "download", *PACKAGES, folder=folder / "debs")
-    return tuple(_package(archive) for archive in sorted((folder / "debs").glob("*.deb")))
 
 
 def system(packages: Sequence[Package]) -> Tree:
@@ -105,7 +141,7 @@ def system(packages: Sequence[Package]) -> Tree:
         tree[f"var/lib/dpkg/status.d/{package.name}"] = File(package.control.encode())
     release = tree.get("usr/lib/os-release")
     if not isinstance(release, File) or f"VERSION_CODENAME={RELEASE}".encode() not in release.blob.splitlines():
-        raise DebianError(f"this machine's packages are not of Debian {RELEASE}, which the image is made of")
+        raise DebianError(f"the packages are not of Debian {RELEASE}, which the image is made of")
     authorities = [
         node.blob.strip()
         for path, node in sorted(tree.items())
@@ -113,7 +149,6 @@ def system(packages: Sequence[Package]) -> Tree:
     ]
     tree = {path: node for path, node in tree.items() if not path.startswith("usr/share/ca-certificates/")}
     return tree | {
-        **{name: Link(f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")},
         "usr/sbin": Folder(),
         "usr/bin/python3": Link(PYTHON),
         CERTIFICATES: File(b"\n".join(authorities) + b"\n"),

@@ -10,9 +10,6 @@ from pathlib import Path, PurePosixPath
 
 PLAIN, EXECUTABLE = 0o644, 0o755
 
-# Debian's /bin, /sbin and /lib are links into /usr, which its packages do not say yet.
-MERGED = ("bin", "sbin", "lib", "lib64")
-
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -41,24 +38,18 @@ Node = File | Link | Folder
 Tree = dict[str, Node]
 
 
-def merged(path: str) -> str:
-    """Give a path as it is in a system whose /bin, /sbin and /lib are in /usr."""
-    first, _, rest = path.removeprefix("./").strip("/").partition("/")
-    return f"usr/{first}/{rest}" if first in MERGED and rest else f"{first}/{rest}".strip("/")
-
-
 def from_tar(archive: bytes, wanted: Callable[[str], bool]) -> Tree:
     """Take the wanted files and links out of a tar archive. Raises ValueError for a hard link to one that is not."""
     tree: Tree = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
         for member in packed:
-            path = merged(member.name)
+            path = member.name.removeprefix("./")
             if not wanted(path):
                 continue
             if member.issym():
                 tree[path] = Link(member.linkname)
             elif member.islnk():
-                tree[path] = tree[merged(member.linkname)]
+                tree[path] = tree[member.linkname.removeprefix("./")]
             elif (opened := packed.extractfile(member)) is not None:
                 tree[path] = File(opened.read(), executable=bool(member.mode & 0o100))
     return tree

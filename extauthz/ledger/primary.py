@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -79,6 +80,8 @@ def open_client(url: StoreUrl, address: Address, login: Login, *, timeout_s: flo
             for name, path in (("ssl_ca_certs", files.ca), ("ssl_certfile", files.cert), ("ssl_keyfile", files.key))
             if path is not None
         }
+        # Python 3.13 takes no authority that lacks extensions of RFC 5280; those that houses make themselves often do.
+        tls["ssl_exclude_verify_flags"] = [ssl.VERIFY_X509_STRICT]
     pool = _Pool(
         connection_class=_Connection if url.tls is None else _SSLConnection,
         max_connections=connections,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.image.build import BuildError
+from deploy.image.contents import BuildError
 from deploy.image.debian import DebianError
 from tests.e2e.images.build import build
 from tests.support.cluster import IMAGES, Cluster, Kind, missing

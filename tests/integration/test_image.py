@@ -22,7 +22,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from deploy.image import root
 from deploy.image.build import CONFIG as RUNS
+from deploy.image.contents import SITE, BuildError
+from deploy.image.debian import KEYRING
 from tests.support.chart import CHART, HELM
 from tests.support.gate import CONFIG, KEY, PAID
 from tests.support.processes import LOOPBACK, START_SECONDS, Process, free_port
@@ -86,11 +89,17 @@ def copied(source: Path, to: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def archive(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder for Debian's packages, where they can be had."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None or not KEYRING.exists():
+        pytest.skip("needs apt-get, dpkg-deb and Debian's keyring: the image is made of Debian's packages")
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def archive(source: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the image once."""
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        pytest.skip("needs apt-get and dpkg-deb: the image is made of Debian's packages")
-    return build(source, tmp_path_factory.mktemp("image"), tmp_path_factory.mktemp("cache"))
+    return build(source, tmp_path_factory.mktemp("image"), cache)
 
 
 @pytest.fixture(scope="module")
@@ -132,22 +141,27 @@ def entered(room: Room) -> Room:
 @pytest_asyncio.fixture
 async def served(entered: Room) -> AsyncIterator[int]:
     """Serve in the image as its command says, on ports of this test's, and give Envoy's."""
-    grpc, admin, http = free_port(), free_port(), free_port()
-    ports = ("--grpc", f"{LOOPBACK}:{grpc}", "--admin", f"{LOOPBACK}:{admin}", "--http", f"{LOOPBACK}:{http}")
-    async with entered.process(*RUNS["Entrypoint"], *RUNS["Cmd"], *ports) as process:
+    grpc = free_port()
+    async with entered.process(*RUNS["Entrypoint"], *RUNS["Cmd"], *ports(grpc)) as process:
         await process.wait_for_port(grpc, START_SECONDS)
         yield grpc
         process.terminate()
         assert 0 == await process.wait()
 
 
+def ports(grpc: int) -> tuple[str, ...]:
+    """Give the words for a server that Envoy reaches at a port, and that has ports of its own besides."""
+    addresses = {"--grpc": grpc, "--admin": free_port(), "--http": free_port()}
+    return tuple(word for option, port in addresses.items() for word in (option, f"{LOOPBACK}:{port}"))
+
+
 def _place(descriptor: Mapping[str, str]) -> str:
     return f"blobs/{descriptor['digest'].replace(':', '/')}"
 
 
-async def command(*words: str | Path) -> str:
+async def command(*words: str | Path, environment: Mapping[str, str] | None = None) -> str:
     """Run a program of this machine, and give what it printed."""
-    async with Process(*words) as process:
+    async with Process(*words, environment=environment) as process:
         code = await process.wait(COMMAND_SECONDS_MAX)
     assert 0 == code, process.output
     return process.output
@@ -185,7 +199,7 @@ def test_what_is_in_it(room: Room) -> None:
     assert not names & {"sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg", "perl", "pip", "uv"}
     assert {0o644, 0o755} == modes
     assert not [path for path in paths if "tests" in path.relative_to(room.root).parts]
-    assert (room.root / "opt/extauthz/lib/python3.11/site-packages/extauthz/envoy/meter/scanner.lua").is_file()
+    assert (room.root / SITE / "extauthz/envoy/meter/scanner.lua").is_file()
 
 
 def test_the_dockerfile_makes_the_same(room: Room) -> None:
@@ -208,8 +222,10 @@ def test_the_dockerfile_makes_the_same(room: Room) -> None:
 
 def test_the_sbom(bom: Any, room: Room) -> None:  # noqa: ANN401 - JSON
     """Every package in the image, Python's and Debian's, is in the SBOM with its version."""
-    sites = room.root / "opt/extauthz/lib/python3.11/site-packages"
-    installed = {path.name.removesuffix(".dist-info").replace("_", "-").lower() for path in sites.glob("*.dist-info")}
+    installed = {
+        path.name.removesuffix(".dist-info").replace("_", "-").lower()
+        for path in (room.root / SITE).glob("*.dist-info")
+    }
     debian = {path.name for path in (room.root / "var/lib/dpkg/status.d").iterdir()}
     named = {
         (part["purl"].partition(":")[2].partition("/")[0], part["name"], part["version"]) for part in bom["components"]
@@ -291,6 +307,29 @@ async def test_it_is_not_root_and_writes_nowhere(entered: Room) -> None:
 async def test_every_module_is_there(entered: Room) -> None:
     """All of ours can be imported, tracing included: nothing that was left out is missed."""
     assert "imported" in await run(entered, "python", "-c", IMPORTS)
+
+
+async def test_code_beside_it_runs_without_root(cache: Path, tmp_path: Path) -> None:
+    """The image without our code is written to a folder, where its own Python serves the code of this folder."""
+    folder = tmp_path / "root"
+    root.write(folder, uv=str(ROOT / ".cache/uv/bin/uv"), cache=cache)
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG, encoding="utf-8")
+    port = free_port()
+    words = (*root.command(folder), "-m", "extauthz")
+    variables = root.environment(folder, ROOT)
+    asked = ("check", "--target", f"{LOOPBACK}:{port}", "--model", PAID, "--expect", "allow", "--key-env", "KEY")
+
+    async with Process(*words, "serve", "--config", config, *ports(port), environment=variables) as process:
+        await process.wait_for_port(port, START_SECONDS)
+        async with Process(*words, *asked, environment={**variables, "KEY": KEY}) as check:
+            assert 0 == await check.wait(COMMAND_SECONDS_MAX), check.output
+    told = await command(*root.command(folder), "-c", IMPORTS, environment=variables)
+
+    assert "imported" in told
+    assert not (folder / SITE / "extauthz").exists()
+    with pytest.raises(BuildError, match="is not empty"):
+        root.write(folder, uv="uv", cache=tmp_path)
 
 
 async def test_certificates(entered: Room) -> None:

@@ -5,10 +5,10 @@ It lives in an environment of its own, which `make litellm` installs: it wants o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import aiohttp
@@ -33,16 +33,24 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 class LitellmProcess:
-    """`litellm` with a configuration, running and ready while the `async with` block does."""
+    """`litellm` with a configuration, running and ready while the `async with` block does.
 
-    def __init__(self, config: str) -> None:
+    `command` runs it from elsewhere than its own environment, with some more variables.
+    """
+
+    def __init__(
+        self,
+        config: str,
+        command: Sequence[str] = (str(PROGRAM),),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._folder = TemporaryDirectory(prefix="litellm-")
         path = Path(self._folder.name) / "config.yaml"
         path.write_text(config, encoding="utf-8")
         self.port = free_port()
         self._process = Process(
-            *(PROGRAM, "--config", path, "--host", LOOPBACK, "--port", str(self.port), "--telemetry", "False"),
-            environment=ENVIRONMENT,
+            *(*command, "--config", path, "--host", LOOPBACK, "--port", str(self.port), "--telemetry", "False"),
+            environment={**ENVIRONMENT, **environment},
         )
 
     async def __aenter__(self) -> Self:

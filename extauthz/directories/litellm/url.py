@@ -44,6 +44,8 @@ class DatabaseUrl:
         if self.mode == "disable":
             return False
         context = ssl.create_default_context(cafile=self.authority)
+        # Python 3.13 takes no authority that lacks extensions of RFC 5280; those that houses make themselves often do.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.mode != "verify-full":
             context.check_hostname = False
         if self.mode not in VERIFYING and self.authority is None:

