@@ -1,7 +1,8 @@
 """From end to end: Envoy with us against the LiteLLM proxy, on a core each, before the same upstream.
 
 LiteLLM runs without a database, as it is fastest, and so has no budgets of keys: one of its master key's provider is
-what it can keep. Ours has four counters of each request in Redis.
+what it can keep. Ours has four counters of each request in Redis. An Envoy alone, which keeps none, tells how far ahead
+anything behind an Envoy can be.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.figures import Figure, Results, Sample, at_least, at_most
+from bench.figures import Figure, Results, Runs, Sample, at_least, at_most
 from bench.gate import FOUR_COUNTERS, PLENTY_USD, Gate, chat, key_name
 from bench.machine import on_core
+from bench.peers.gateways import bare
 from bench.peers.proxy import litellm, litellm_is_there
 from bench.rig import Amount, Plan, RigServer, costed, fetches, in_turns
 from tests.support.envoy import EnvoyProcess, options_for
@@ -22,7 +24,7 @@ from tests.support.processes import LOOPBACK
 from tests.support.redis import RedisServer
 from tests.support.stack import patient
 
-OURS, LITELLM, DIRECT = "Envoy and ours", "LiteLLM", "the upstream alone"
+OURS, LITELLM, ENVOY, DIRECT = "Envoy and ours", "LiteLLM", "Envoy alone", "the upstream alone"
 AT_ONCE = 16
 LINGER_S = 0.4
 MASTER_KEY = "sk-bench-master"
@@ -68,11 +70,13 @@ async def measure(plan: Plan) -> Results:
         with on_core(plan.cores.measured):
             gate = await stack.enter_async_context(Gate(FOUR_COUNTERS, redis.url))
             envoy = await stack.enter_async_context(EnvoyProcess(patient(options_for(upstream.port, gate.port))))
+            alone = await stack.enter_async_context(EnvoyProcess(options_for(upstream.port, gate.port), edit=bare))
             config = CONFIG.format(host=LOOPBACK, port=upstream.port, limit=PLENTY_USD, key=MASTER_KEY)
             proxy = await stack.enter_async_context(litellm(config))
         ways = {
             OURS: Way(envoy.url, key_name(0), {"envoy": envoy.pid, "server": gate.pid}),
             LITELLM: Way(proxy.url, MASTER_KEY, {"litellm": proxy.pid}),
+            ENVOY: Way(alone.url, "none", {"envoy": alone.pid}),
         }
         body = folder / "body"
         body.write_bytes(chat())
@@ -86,15 +90,31 @@ async def measure(plan: Plan) -> Results:
             plan, "one at a time", {name: partial(way.run, body, amount) for name, way in ways.items()}
         )
 
-    def p50(sample: Sample) -> float:
-        return sample.p50_ms
+    return Results((*_busy_figures(busy), *_quiet_figures(quiet)))
 
-    added = quiet.added(OURS, DIRECT, p50), quiet.added(LITELLM, DIRECT, p50)
-    return Results(
-        (
-            busy.figure("requests per second on a core", "/s", lambda sample: sample.rate, OURS, LITELLM, at_least(60)),
-            busy.figure("CPU per request", "µs", lambda sample: sample.total_cpu_us, OURS, LITELLM),
-            busy.figure("p99", "ms", lambda sample: sample.p99_ms, OURS, LITELLM),
-            Figure("one at a time: added p50", "ms", OURS, LITELLM, *added, at_most(1 / 20)),
-        )
+
+def _busy_figures(runs: Runs) -> tuple[Figure, ...]:
+    def rate(sample: Sample) -> float:
+        return sample.rate
+
+    def cpu(sample: Sample) -> float:
+        return sample.total_cpu_us
+
+    return (
+        runs.figure("requests per second on a core", "/s", rate, OURS, LITELLM, at_least(60)),
+        runs.figure("requests per second on a core", "/s", rate, ENVOY, LITELLM),
+        runs.figure("CPU per request", "µs", cpu, OURS, LITELLM),
+        runs.figure("CPU per request", "µs", cpu, ENVOY, LITELLM),
+        runs.figure("p99", "ms", lambda sample: sample.p99_ms, OURS, LITELLM),
+    )
+
+
+def _quiet_figures(runs: Runs) -> tuple[Figure, ...]:
+    def added(way: str) -> tuple[float, ...]:
+        return runs.added(way, DIRECT, lambda sample: sample.p50_ms)
+
+    name = "one at a time: added p50"
+    return (
+        Figure(name, "ms", OURS, LITELLM, added(OURS), added(LITELLM), at_most(1 / 20)),
+        Figure(name, "ms", ENVOY, LITELLM, added(ENVOY), added(LITELLM)),
     )
