@@ -49,7 +49,8 @@ class LitellmProcess:
         path.write_text(config, encoding="utf-8")
         self.port = free_port()
         self._process = Process(
-            *(*command, "--config", path, "--host", LOOPBACK, "--port", str(self.port), "--telemetry", "False"),
+            *command,
+            *("--config", str(path), "--host", LOOPBACK, "--port", str(self.port), "--telemetry", "False"),
             environment={**ENVIRONMENT, **environment},
         )
 
