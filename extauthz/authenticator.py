@@ -11,7 +11,6 @@ A key or token that is not accepted ends it: nobody gets in by another way after
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Protocol
 
@@ -35,6 +34,7 @@ from extauthz.domain.peers import certificate_of
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.tags import TAGS_MAX, TOO_MANY, tags_of
 from extauthz.domain.tokens import TokenFault
+from extauthz.domain.value import value
 from extauthz.domain.verdict import Deny
 from extauthz.envoy.names import TRUSTED_HEADERS_EXTENSION
 from extauthz.errors import DirectoryUnavailableError
@@ -64,7 +64,7 @@ class KeyRing(Protocol):
         """Wait, for so long at most, until the keys of an issuer were fetched once more, if it is time for that."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Question:
     """Who pays for one request, by one configuration. Nobody waits for it after `until_s`, by the lookup's clock."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from extauthz.authenticator import Authenticator
@@ -21,13 +21,13 @@ from extauthz.domain.endpoints import Charge, Endpoint
 from extauthz.domain.identity import Principal
 from extauthz.domain.inference import ask_of, counted_model, never_exempt
 from extauthz.domain.model_names import allowed
-from extauthz.domain.money import cost_nanousd
 from extauthz.domain.paths import is_below
 from extauthz.domain.policy import ModelsPolicy, OnExpiry, OtherRoutes, StoreFailure
 from extauthz.domain.prices import Estimate, Prices
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Claim, Hold, Lease, promise_name
 from extauthz.domain.routes import Route, RouteClass, classify
+from extauthz.domain.value import value
 from extauthz.domain.verdict import (
     Admit,
     AnswerModels,
@@ -55,7 +55,7 @@ _STORED = (Endpoint.FILES, Endpoint.UNBILLED)
 _ONE_PASS = (Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One Check: the reservation id that it asks for, its own name, and the store time after which nobody waits."""
 
@@ -64,7 +64,7 @@ class Call:
     patience_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Inference:
     """An inference whose price is known, and who pays for it: all that is reserved by.
 
@@ -99,17 +99,7 @@ class Authorizer:
 
     def at_once(self, facts: RequestFacts, config: Snapshot) -> Decision | None:
         """Decide about a request whose route says all; None where somebody has to be known, or something held."""
-        settings = config.settings
-        route = classify(facts.method, facts.path, facts.headers, settings.api_prefixes)
-        match route.route_class, settings.other:
-            case RouteClass.INFO, _:
-                return _of_nobody(Pass(Reason.INFO), route)
-            case RouteClass.OTHER, OtherRoutes.PASS:
-                return _of_nobody(Pass(Reason.OTHER_ROUTE), route)
-            case RouteClass.OTHER, OtherRoutes.DENY:
-                return _enforced(_of_nobody(denials.route_closed(), route), shadow=_in_shadow(facts, settings))
-            case _:
-                return None
+        return _by_route(facts, _route(facts, config), config.settings)
 
     async def decide(
         self, facts: RequestFacts, call: Call, config: Snapshot, credential: Credential | Claimed | None = None
@@ -118,9 +108,9 @@ class Authorizer:
 
         Raises nothing but what is a failure of our own; a store that does not answer is part of the decision.
         """
-        if (decision := self.at_once(facts, config)) is not None:
+        route = _route(facts, config)
+        if (decision := _by_route(facts, route, config.settings)) is not None:
             return decision
-        route = classify(facts.method, facts.path, facts.headers, config.settings.api_prefixes)
         shadow = _in_shadow(facts, config.settings)
         principal = await self._authenticator.identify(
             facts,
@@ -209,16 +199,16 @@ class Authorizer:
         if free and not limits_free(principal, target):
             now_ms = self._ledger.now_ms()
             hold = replace(_hold(inference, inference.claims(target, now_ms), now_ms), free=True)
-            decision = _about(Pass(Reason.FREE_MODEL, hold=hold), route, principal, ask.model, config)
-            return replace(decision, shadowed=refusal)
+            passed = Pass(Reason.FREE_MODEL, hold=hold)
+            return _about(passed, route, principal, ask.model, config, shadowed=refusal)
 
         rules = _rules(config.settings, shadow=shadow)
         verdict = await self._reserve(inference, rules)
         if shadow and isinstance(verdict, Deny):
             refusal = refusal or verdict
             verdict = await self._reserve(replace(inference, principal=principal.unlimited()), rules)
-        decision = replace(_about(verdict, route, principal, ask.model, config), estimate=expected)
-        return _enforced(replace(decision, shadowed=refusal), shadow=shadow)
+        decision = _about(verdict, route, principal, ask.model, config, estimate=expected, shadowed=refusal)
+        return _enforced(decision, shadow=shadow)
 
     def expect(self, ask: Ask, reach: Reach, route: Route, settings: Settings, unseen_bytes: int) -> Estimate:
         """Estimate a request that is still to be served."""
@@ -230,7 +220,7 @@ class Authorizer:
             usual_reasoning_tokens=self._usual.reasoning.of(ask.model or ""),
             image_tokens=settings.estimate.image_tokens,
             unseen_bytes=unseen_bytes,
-            flat_nanousd=cost_nanousd(settings.estimate.flat_usd),
+            flat_nanousd=settings.estimate.flat_nanousd,
         )
 
     async def _reserve(self, inference: _Inference, settings: Settings) -> Verdict:
@@ -244,12 +234,11 @@ class Authorizer:
             request = Reserve(
                 hold, call.attempt, claims, first_lease(hold, settings), started_ms + int(call.patience_s * 1000)
             )
-            admitted = Admit(Reason.STORE_FAILURE_ALLOWED, hold, stream_options=stream_options)
             try:
                 async with asyncio.timeout(call.patience_s):
                     result = await self._ledger.reserve(request)
             except (StoreUnavailableError, TimeoutError):
-                return _without_store(settings.store_failure, admitted)
+                break
             match result:
                 case Reserved(available_nanousd):
                     limited = tuple(claim.counter for claim in claims if claim.limit is not None)
@@ -262,11 +251,28 @@ class Authorizer:
                 case AlreadyEnded():
                     return denials.store_unavailable(Reason.ALREADY_ENDED)
                 case TooLate():
-                    return _without_store(settings.store_failure, admitted)
+                    break
                 case StaleWindow(store_ms):
                     now_ms = store_ms
                     stale += 1
+        admitted = Admit(Reason.STORE_FAILURE_ALLOWED, hold, stream_options=stream_options)
         return _without_store(settings.store_failure, admitted)
+
+
+def _route(facts: RequestFacts, config: Snapshot) -> Route:
+    return classify(facts.method, facts.path, facts.headers, config.settings.api_prefixes)
+
+
+def _by_route(facts: RequestFacts, route: Route, settings: Settings) -> Decision | None:
+    match route.route_class, settings.other:
+        case RouteClass.INFO, _:
+            return _of_nobody(Pass(Reason.INFO), route)
+        case RouteClass.OTHER, OtherRoutes.PASS:
+            return _of_nobody(Pass(Reason.OTHER_ROUTE), route)
+        case RouteClass.OTHER, OtherRoutes.DENY:
+            return _enforced(_of_nobody(denials.route_closed(), route), shadow=_in_shadow(facts, settings))
+        case _:
+            return None
 
 
 def _admitted_as(inference: _Inference) -> Reason:
@@ -316,7 +322,16 @@ def _of_nobody(verdict: Verdict, route: Route) -> Decision:
     return Decision(verdict, route.route_class, api=route.api)
 
 
-def _about(verdict: Verdict, route: Route, principal: Principal, model: str | None, config: Snapshot) -> Decision:
+def _about(
+    verdict: Verdict,
+    route: Route,
+    principal: Principal,
+    model: str | None,
+    config: Snapshot,
+    *,
+    estimate: Estimate | None = None,
+    shadowed: Deny | None = None,
+) -> Decision:
     entry = None if model is None else config.catalog.entry(model)
     return Decision(
         verdict,
@@ -325,6 +340,8 @@ def _about(verdict: Verdict, route: Route, principal: Principal, model: str | No
         model,
         entry,
         principal.payers,
+        estimate=estimate,
+        shadowed=shadowed,
         endpoint=route.endpoint,
         api=route.api,
     )

@@ -7,7 +7,7 @@ and it is one request; what failed is none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from extauthz.config.model import Settings
@@ -17,6 +17,7 @@ from extauthz.domain.money import AMOUNT_NANOUSD_MAX
 from extauthz.domain.policy import OnAbort, OnMissingUsage
 from extauthz.domain.prices import NO_UNITS, Prices, Usage
 from extauthz.domain.reservation import Hold, Lease, Note, Signal
+from extauthz.domain.value import value
 from extauthz.ledger.base import Promise, Release, Renew, Settle
 from extauthz.pricing.cost import at_tier, cost, delivered_usage
 from extauthz.usage import Report
@@ -33,7 +34,7 @@ class Outcome(StrEnum):
     FAILED = "failed"  # no answer worth money: never sent, refused, or an error
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Observation:
     """A finished stream: its hold, how it ended, what the meter saw, and its place in a trace if it has one.
 
@@ -57,7 +58,7 @@ class Observation:
         return self.report.finished or (self.outcome is Outcome.ANSWERED and not self.report.session)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Bill:
     """What was held, what was seen, and the prices that apply; `as_held` when these are those of the estimate."""
 
@@ -74,13 +75,13 @@ class _Bill:
         usage = self.report.usage
         if usage is None:
             return _FOR_NOTHING
-        asked = self.hold.estimate.units
-        by_the_call = replace(usage.units, searches=0) == NO_UNITS
+        spent = self.of(usage)
         # LiteLLM's map has rerankers that are paid by the query, with tokens at 0.
-        says_nothing = self.prices.guessed_input or self.prices.guessed_output or not self.of(usage).cost_nanousd
-        if by_the_call and says_nothing:
-            usage = replace(usage, units=replace(asked, searches=usage.units.searches))
-        return self.of(usage)
+        says_nothing = self.prices.guessed_input or self.prices.guessed_output or not spent.cost_nanousd
+        if says_nothing and replace(usage.units, searches=0) == NO_UNITS:
+            asked = self.hold.estimate.units
+            return self.of(replace(usage, units=replace(asked, searches=usage.units.searches)))
+        return spent
 
     def told(self) -> bool:
         """Tell whether the answer says what it used in words that have a price: pictures have none where tokens do."""

@@ -51,7 +51,8 @@ class Settlement:
     async def finished(self, observation: Observation) -> None:
         """End a reservation because its stream is over."""
         hold, report = observation.hold, within(observation.report, observation.hold.tokens_max)
-        observation = replace(observation, report=report)
+        if report is not observation.report:
+            observation = replace(observation, report=report)
         if report.absurd:
             self._telemetry.usage_absurd(hold.model, report.absurd)
         end = ending_of(observation, self._configuration())

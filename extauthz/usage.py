@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 
 from extauthz.domain.money import cost_nanousd
 from extauthz.domain.prices import Units, Usage
+from extauthz.domain.value import value
 
 # Ten times the largest context that is sold; more in one answer is a broken upstream.
 TOKENS_MAX = 100_000_000
 
 NOTHING = Usage(0, 0)
 
-TOKEN_FIELDS = tuple(name for name in Usage.__slots__ if name.endswith("_tokens"))
+TOKEN_FIELDS = tuple(field.name for field in fields(Usage) if field.name.endswith("_tokens"))
 
 # More of them in one answer is a broken upstream: the longest film is a day.
-IMAGES_MAX = 1_000
-MILLISECONDS_MAX = 86_400_000
-QUERIES_MAX = 10_000
-SEARCHES_MAX = 1_000
+UNITS_MAX = {"images": 1_000, "milliseconds": 86_400_000, "queries": 10_000, "searches": 1_000}
 
 # The turns of the longest session: one a second, for a day.
 TURNS_MAX = 86_400
@@ -55,7 +53,7 @@ class Result(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report:
     """What was seen of an answer, up to now or to its end.
 
@@ -91,11 +89,10 @@ def within(report: Report, tokens_max: int | None) -> Report:
     if report.usage is None or tokens_max is None:
         return report
     tokens_max *= report.turns
-    counts = {name: getattr(report.usage, name) for name in TOKEN_FIELDS}
-    absurd = tuple(name for name, count in counts.items() if count > tokens_max)
+    absurd = [name for name in TOKEN_FIELDS if getattr(report.usage, name) > tokens_max]
     if not absurd:
         return report
-    usage = replace(report.usage, **{name: min(count, tokens_max) for name, count in counts.items()})
+    usage = replace(report.usage, **{name: min(getattr(report.usage, name), tokens_max) for name in absurd})
     return replace(report, usage=usage, absurd=tuple(dict.fromkeys((*report.absurd, *absurd))))
 
 
@@ -106,13 +103,9 @@ def read_report(fields: Mapping[str, Field]) -> Report:
     is no usage: no answer costs nothing. What is paid by the unit needs no output.
     """
     reading = _Reading(fields)
-    units = Units(
-        images=reading.count("images", IMAGES_MAX),
-        milliseconds=reading.count("milliseconds", MILLISECONDS_MAX),
-        queries=reading.count("queries", QUERIES_MAX),
-        searches=reading.count("searches", SEARCHES_MAX),
-    )
-    usage = Usage(**{name: reading.count(name) for name in TOKEN_FIELDS}, units=units)
+    units = Units(**{name: reading.count(name, at_most) for name, at_most in UNITS_MAX.items() if name in fields})
+    counts = {name: reading.count(name) for name in TOKEN_FIELDS if name in fields}
+    usage = Usage(**{"input_tokens": 0, "output_tokens": 0, **counts}, units=units)
     text_bytes = reading.count("text_bytes", BYTES_MAX)
     unreadable = not {"input_tokens", "output_tokens"}.isdisjoint(reading.absurd)
     by_unit = max(units.images, units.milliseconds, units.queries) > 0
@@ -145,10 +138,10 @@ class _Reading:
 
     def count(self, name: str, at_most: int = TOKENS_MAX) -> int:
         value = self._fields.get(name)
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX:
-            value = float(value)
         if value is None:
             return 0
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX:
+            value = float(value)
         if isinstance(value, str | bool) or math.isnan(value) or value < 0:
             self.absurd.append(name)
             return 0

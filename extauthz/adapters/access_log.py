@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import grpc.aio
 from google.protobuf.struct_pb2 import Struct
@@ -21,6 +20,7 @@ from extauthz.adapters.holds import HOLD_BYTES_MAX, SEALED_CHARS_MAX, HoldCodec
 from extauthz.booking import Observation, Outcome
 from extauthz.domain.reservation import Hold, Signal, State, promise_name
 from extauthz.domain.trace import CARRIED_CHARS_MAX
+from extauthz.domain.value import value
 from extauthz.envoy.names import CHECK_NAMESPACE, HOLD_KEY, ID_HEADER, RESULT_KEY, TRACE_KEY, USAGE_NAMESPACE
 from extauthz.errors import HoldRejectedError
 from extauthz.ledger.base import Promise
@@ -47,6 +47,12 @@ LATE_S = 0.01
 UNVERIFIED_MAX = 10_000
 VERIFY_S = 0.1
 
+# Protobuf looks a name up at each asking.
+_PERIODIC = AccessLogType.DownstreamPeriodic
+
+# What the meter's fields may be: to write this as a union makes one each time.
+_FIELD = (float, bool, str)
+
 # The flags of a stream that somebody on the way gave up, while the upstream was at work or could have been.
 _GIVEN_UP = (
     "downstream_connection_termination",
@@ -65,7 +71,7 @@ _GIVEN_UP_DETAILS = frozenset({"max_duration_timeout"})
 _BROKEN_OFF = ("upstream_remote_reset", "upstream_connection_termination", "upstream_protocol_error")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class End:
     """The end of a stream, with its hold and its place in a trace as Envoy brought them back."""
 
@@ -182,7 +188,7 @@ class AccessLogs(als_pb2_grpc.AccessLogServiceServicer):
 
     async def _entry(self, entry: HTTPAccessLogEntry) -> None:
         common = entry.common_properties
-        periodic = common.access_log_type == AccessLogType.DownstreamPeriodic
+        periodic = common.access_log_type == _PERIODIC
         decision = common.metadata.filter_metadata.get(CHECK_NAMESPACE)
         if decision is None:
             # Envoy also logs requests that it refused before our filters could overwrite this header.
@@ -271,4 +277,4 @@ def _report(entry: HTTPAccessLogEntry) -> Report:
     fields = entry.common_properties.metadata.filter_metadata.get(USAGE_NAMESPACE)
     if fields is None or entry.response.response_code.value >= HTTP_NO_ANSWER:
         return Report()
-    return read_report({name: value for name, value in fields.items() if isinstance(value, float | bool | str)})
+    return read_report({name: value for name, value in fields.items() if isinstance(value, _FIELD)})

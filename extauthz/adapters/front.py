@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ from extauthz.adapters.proof import Proof
 
 # Calls that are handed over at once.
 BATCH_MAX = 64
+
+# How long a server that stops waits for its last answers to be written, in seconds. It takes milliseconds.
+WRITTEN_SECONDS_MAX = 1.0
+
+# Calls of its own from which it knows that they are: enough for some 180 connections that all have answers to come.
+WRITTEN_CALLS = 4
 
 # What a caller is told, and nothing more, where something of ours goes wrong.
 FAILED = "the call failed"
@@ -58,6 +65,7 @@ class FrontServer(grpc.aio.Server):
         self._message_bytes_max = message_bytes_max
         self._unable = unable
         self._front: NativeGrpcFront | None = None
+        self._target = ""
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._answers: list[tuple[int, bytes]] = []
         self._folder: str | None = None
@@ -79,6 +87,7 @@ class FrontServer(grpc.aio.Server):
         self._front = NativeGrpcFront(
             address, methods, io_threads=1, call_details=True, keepalive_permit_without_calls=False
         )
+        self._target = f"{address.rpartition(':')[0]}:{self._front.bound_port}"
         return self._front.bound_port
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
@@ -104,15 +113,20 @@ class FrontServer(grpc.aio.Server):
             await self._stopped.wait()
             return
         self._stopping = True
-        behind = asyncio.ensure_future(self._behind.stop(grace))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (grace or 0.0)
         calls = [*self._calls.values()]
         if calls and grace:
             await asyncio.wait(calls, timeout=grace)
         for call in calls:
             call.cancel()
-        await asyncio.gather(behind, *calls, return_exceptions=True)
+        await asyncio.gather(*calls, return_exceptions=True)
         self._send(self._opened)
-        await asyncio.get_running_loop().run_in_executor(None, self._opened.close)
+        if grace:
+            await self._written()
+        # Right before the end: what a client writes to a stream that finds nobody behind is lost.
+        await self._behind.stop(max(0.0, until - loop.time()) if grace else grace)
+        await loop.run_in_executor(None, self._opened.close)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._stopped.set()
@@ -125,6 +139,22 @@ class FrontServer(grpc.aio.Server):
         except TimeoutError:
             return True
         return False
+
+    async def _written(self) -> None:
+        """Wait until the answers that the front has got so far are written.
+
+        Once it is closed, the front drops what it has not written, and it does not tell what that is: even its metrics
+        count an answer before it is written. But its one thread looks for new frames only when it has nothing else to
+        do, or after 61 turns. So by the time it has answered calls of our own, one after the other, it has written what
+        came before them. One is not enough: the thread can find its connection together with the answers.
+        """
+        async with grpc.aio.insecure_channel(self._target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(self._paths[0])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WRITTEN_SECONDS_MAX):
+                    for _ in range(WRITTEN_CALLS):
+                        with suppress(grpc.aio.AioRpcError):  # each is refused, as the server is stopping
+                            await ask(b"")
 
     @property
     def _opened(self) -> NativeGrpcFront:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import json
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
+
+from jiter import from_json
+from pydantic_core import to_json
 
 from extauthz.adapters.held_prices import prices_from_json, prices_to_json
 from extauthz.domain.budgets import Counter, Scope, ScopeKind
@@ -43,8 +45,6 @@ PRICES_CHARS_MAX = 16 * 1024
 # Counters that were read lately: those of a request's organization and team are those of many others.
 COUNTERS_MAX = 4096
 
-_encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # json.dumps makes one at each call
-
 
 class HoldCodec:
     """Signs holds and takes them back. `key` gives the store's key, None while the store was never reached."""
@@ -67,7 +67,7 @@ class HoldCodec:
         """
         if self._key() is None:
             return None
-        signed = f"{_b64(_encoded(_to_json(hold)).encode())}.{self._prices.of(hold)}"
+        signed = f"{_b64(to_json(_parts(hold)))}.{self._prices.of(hold)}"
         text = f"{signed}.{_b64(self._mac(signed))}"
         if len(text) > HOLD_BYTES_MAX:
             raise ValueError(f"a hold on {len(hold.counters)} counters is longer than {HOLD_BYTES_MAX} bytes")
@@ -79,10 +79,10 @@ class HoldCodec:
             raise HoldRejectedError
         signed, _, mac = text.rpartition(".")
         try:
-            if not hmac.compare_digest(_unb64(mac), self._mac(signed)):
+            if not hmac.compare_digest(mac, _b64(self._mac(signed))):
                 raise HoldRejectedError
             payload, _, prices = signed.partition(".")
-            document = json.loads(_unb64(payload))
+            document = from_json(_unb64(payload))
             return self._from_json(document, prices) if document[0] == _VERSION else _from_json_before(document)
         except (binascii.Error, ValueError, ArithmeticError, TypeError, LookupError) as error:
             raise HoldRejectedError from error
@@ -144,7 +144,7 @@ class _WrittenPrices:
         if found is not None:
             return found[2]
         both = [None if prices is None else prices_to_json(prices) for prices in (hold.prices, hold.whole_prices)]
-        text = _b64(_encoded(both).encode())
+        text = _b64(to_json(both))
         if len(self._written) >= PRICES_MAX:
             self._written.clear()  # another configuration's, mostly
         self._written[known] = (hold.prices, hold.whole_prices, text)
@@ -152,11 +152,11 @@ class _WrittenPrices:
 
 
 def _prices_from(written: str) -> tuple[Prices, Prices | None]:
-    prices, whole_prices = json.loads(_unb64(written))
+    prices, whole_prices = from_json(_unb64(written))
     return prices_from_json(prices), None if whole_prices is None else prices_from_json(whole_prices)
 
 
-def _to_json(hold: Hold) -> list[Any]:
+def _parts(hold: Hold) -> list[Any]:
     return [
         _VERSION,
         hold.id,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 
 from pydantic import Field, model_validator
 
 from extauthz.config.values import Count, Price, Strict, Usd
+from extauthz.domain.money import cost_nanousd
 
 TOKENS_MAX = 10_000_000
 
@@ -42,6 +44,11 @@ class EstimateSettings(Strict):
         description="USD that is held and booked for a call of which nothing says what it costs: one that is not "
         "known and names no model, a batch, a search.",
     )
+
+    @cached_property
+    def flat_nanousd(self) -> int:
+        """The same in nano-USD."""
+        return cost_nanousd(self.flat_usd)
 
     @property
     def fixed(self) -> bool:

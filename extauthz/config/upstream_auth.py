@@ -57,6 +57,8 @@ class UpstreamAuth(Strict):
 
     def rule(self, model: str, entry: str | None = None) -> UpstreamAuthRule:
         """Choose the rule of a model: its own, that of its `entry` in the model list, of a pattern, or the default."""
+        if not self.models:
+            return self.default
         for name in (model, entry):
             if name in self.models:
                 return self.models[name]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from extauthz.domain.prices import NO_UNITS, Units
+from extauthz.domain.value import value
 
 OUTPUT_TOKENS_MAX = 2**31
 CHOICES_MAX = 128
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask:
     """What an inference request asks for, read from its body.
 
@@ -52,7 +51,7 @@ class Ask:
         return next(iter(self.models), None)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unreadable:
     """A request that is refused because it can be read in no way or in several, with the reason for the client."""
 

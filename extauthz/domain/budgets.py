@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import inf
 from urllib.parse import quote, unquote
 
+from extauthz.domain.value import value
 from extauthz.domain.windows import FOREVER, LIFETIME, Window, WindowRule
 
 SCOPE_ID_BYTES_MAX = 256
@@ -94,7 +96,7 @@ class Filter:
         return cls(FilterKind(kind), unquote(name))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Spent:
     """What a request used, in every measure: it is booked on each of its counters in that counter's own."""
 
@@ -164,6 +166,9 @@ class Budget:
         return _label(window, self.measure, self.only)
 
 
+_Current = tuple[int, float, tuple[tuple["Counter", Budget | None], ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class ScopeBudgets:
     """A scope of a principal with its budgets. Spend is counted on it even when it has none, or when none binds.
@@ -174,21 +179,28 @@ class ScopeBudgets:
     scope: Scope
     budgets: tuple[Budget, ...] = ()
     binds: bool = True
-    # Requests ask for the same ones until a window ends.
-    _last: tuple[tuple[Counter, Budget | None], ...] = field(default=(), init=False, repr=False, compare=False)
+    # Requests ask for the same ones until a window ends: from when, until when, and which.
+    _last: _Current = field(default=(0, 0, ()), init=False, repr=False, compare=False)
 
     def counters(self, now_ms: int) -> tuple[tuple[Counter, Budget | None], ...]:
         """List its counters at an instant, each with its budget.
 
         What is spent is always counted there: from the beginning, where no budget in USD is for all requests.
         """
-        last = self._last
-        if not last or not all(counter.window.contains(now_ms) for counter, _ in last):
-            last = tuple((budget.counter(self.scope, budget.rule.at(now_ms)), budget) for budget in self.budgets)
-            if not any(budget.measure is Measure.USD and budget.only is None for budget in self.budgets):
-                last = (*last, (Counter(self.scope, FOREVER), None))
-            object.__setattr__(self, "_last", last)
-        return last
+        since_ms, until_ms, current = self._last
+        if not since_ms <= now_ms < until_ms:
+            current = self._counters(now_ms)
+            windows = [counter.window for counter, _ in current]
+            since_ms = max(window.start_ms for window in windows)
+            until_ms = min((window.end_ms for window in windows if window.end_ms is not None), default=inf)
+            object.__setattr__(self, "_last", (since_ms, until_ms, current))
+        return current
+
+    def _counters(self, now_ms: int) -> tuple[tuple[Counter, Budget | None], ...]:
+        counters = tuple((budget.counter(self.scope, budget.rule.at(now_ms)), budget) for budget in self.budgets)
+        if any(budget.measure is Measure.USD and budget.only is None for budget in self.budgets):
+            return counters
+        return (*counters, (Counter(self.scope, FOREVER), None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +230,9 @@ class Counter:
         object.__setattr__(self, "label", _label(window.name, self.measure, self.only))
         bounds = "" if window.end_ms is None else f"|{window.start_ms}|{window.end_ms}"
         object.__setattr__(self, "key", f"{self.scope.text}|{self.label}{bounds}")
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     @classmethod
     def parse(cls, key: str) -> Counter:
@@ -262,7 +277,7 @@ def parse_label(label: str) -> tuple[str, Measure, Filter | None]:
     return window, measure, only
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Standing:
     """A limited counter as it stands now; amounts are in its measure."""
 

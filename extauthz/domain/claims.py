@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from extauthz.domain.budgets import Budget, Counter, Filter, FilterKind, Measure, ScopeBudgets, Spent
 from extauthz.domain.identity import Principal
 from extauthz.domain.reservation import Claim
+from extauthz.domain.value import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Target:
 ANYTHING = Target()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Need:
     """What a request is expected to use, and the most that it can, which is what strict admission goes by.
 

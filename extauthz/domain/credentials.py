@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 from extauthz.domain.claimed import Claimed, fits_a_scope
 from extauthz.domain.tokens import looks_like_token
+from extauthz.domain.value import value
 
 KEY_BYTES_MAX = 4096
 
@@ -27,7 +28,7 @@ _PROTOCOLS_HEADER = "sec-websocket-protocol"
 _KEY_IN_PROTOCOL = "openai-insecure-api-key."
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Credential:
     """A key that a request brought, by its SHA-256 in hexadecimal.
 
@@ -77,7 +78,7 @@ def credential_of(
     Another scheme than Bearer, and a text that is too long for a key, are unusable.
     """
     authorization = headers.get("authorization", ())
-    given = [authorization, *(headers.get(name, ()) for name in _KEY_HEADERS)]
+    given = [authorization, *[headers[name] for name in _KEY_HEADERS if name in headers]]
     # Envoy joins repeated headers with commas where it does not keep them apart.
     if any(len(values) > 1 or "," in value for values in given for value in values):
         return _REPEATED

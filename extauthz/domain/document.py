@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 import jiter
 
 from extauthz.domain.ask import RefusedBodyError
+from extauthz.domain.value import value
 
 KEYS_MAX = 256
 # The longest key that anything is looked for under, and more.
@@ -27,7 +27,7 @@ Json = dict[str, object]
 _NOT_JSON = "The body must be one JSON object in UTF-8, nested at most 200 deep, in which no key stands twice."
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Document:
     """A body's fields.
 
@@ -78,7 +78,7 @@ def _object(value: object) -> Json:
 
 def is_json(content_type: str | None) -> bool:
     """Tell whether a body that comes under this name is JSON in UTF-8; one without a name is taken for it."""
-    if content_type is None:
+    if content_type in (None, "application/json"):
         return True
     media, _, parameters = content_type.casefold().partition(";")
     media = media.strip()

@@ -35,7 +35,9 @@ def end_user_of(headers: Mapping[str, tuple[str, ...]], own_headers: Sequence[st
     `own_headers` are the operator's own, in any case.
     """
     for name in (*HEADERS, *(header.lower() for header in own_headers)):
-        values = {value.strip() for value in headers.get(name, ())} - {""}
+        if name not in headers:
+            continue
+        values = {value.strip() for value in headers[name]} - {""}
         match sorted(values):
             case []:
                 continue
@@ -51,6 +53,8 @@ def end_user_of(headers: Mapping[str, tuple[str, ...]], own_headers: Sequence[st
 def end_user_in(document: Mapping[str, object]) -> str | UnclearEndUser | None:
     """Find the end user in a body, None when it names none. The first place that does counts."""
     for path in BODY:
+        if path[0] not in document:
+            continue
         value = _at(document, path)
         if isinstance(value, int | float) and not isinstance(value, bool) and len(path) > 1:
             value = str(value)  # as LiteLLM does; clients number their users

@@ -86,7 +86,8 @@ def models_of(document: Json, *, required: bool, truncated: bool) -> tuple[str, 
 def fallbacks_of(document: Json) -> tuple[str, ...]:
     """Read the models that a body names in case the first ones fail."""
     sources = (document, _override(document))
-    names = [name for source in sources for key in FALLBACK_KEYS for name in _fallback_names(key, source.get(key))]
+    written = [(key, source[key]) for source in sources for key in FALLBACK_KEYS if key in source]
+    names = [name for key, value in written for name in _fallback_names(key, value)]
     return _checked_names(names, key="fallbacks", count_max=FALLBACKS_MAX) if names else ()
 
 

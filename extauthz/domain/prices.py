@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from extauthz.domain.budgets import Spent
+from extauthz.domain.value import value
 
 ZERO = Decimal(0)
 
@@ -38,7 +39,7 @@ class Rates:
     per_request: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Units:
     """What is counted of a request or an answer besides tokens.
 
@@ -56,7 +57,7 @@ class Units:
 NO_UNITS = Units()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Tokens and units of one answer.
 
@@ -115,7 +116,7 @@ class Prices(Rates):
     guessed_output: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Estimate:
     """What a request is expected to use, the cost of that, and the most that it can cost at all (nano-USD).
 

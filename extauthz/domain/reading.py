@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from extauthz.domain.document import Document
+from extauthz.domain.value import value
 
 # Counting text looks at so many values (about 4 ms); a body with more is counted by its length.
 VALUES_MAX = 20_000
@@ -27,7 +27,7 @@ _ENCODED = re.compile(_BASE64, re.ASCII)
 _MEDIA_TYPE_KEYS = ("media_type", "mimeType", "mime_type")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reading:
     """Bytes of text, and how many pictures everything else counts as."""
 

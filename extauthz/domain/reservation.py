@@ -14,12 +14,12 @@ their contract suite are checked against it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 
 from extauthz.domain.budgets import Counter, Spent
 from extauthz.domain.prices import Estimate, Prices, Usage
+from extauthz.domain.value import value
 
 
 class State(StrEnum):
@@ -56,7 +56,7 @@ TRANSITIONS: dict[tuple[State, Verb], State] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hold:
     """All that is needed to end a reservation, anywhere and under any configuration. It travels with the request.
 
@@ -86,7 +86,7 @@ class Hold:
     free: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """What a reservation asks of one counter, in the measure of that counter.
 
@@ -100,7 +100,7 @@ class Claim:
     whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lease:
     """How long a reservation lives without a sign of life, and what is booked as `spent` if none comes."""
 
@@ -108,7 +108,7 @@ class Lease:
     spent: Spent
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Note:
     """What the journal keeps of an ending beside the money: who told of it, and what the answer used if it said so."""
 

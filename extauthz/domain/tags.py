@@ -11,6 +11,7 @@ HEADER = "x-litellm-tags"
 
 # Where a body may have a list of them: a key, or a key in an object.
 BODY: tuple[tuple[str, ...], ...] = (("metadata", "tags"), ("litellm_metadata", "tags"), ("tags",))
+_KEYS = frozenset(path[0] for path in BODY)
 
 # A request with more is refused: which of them would count depends on who reads it.
 TAGS_MAX = 16
@@ -21,11 +22,15 @@ TOO_MANY = f"Send at most {TAGS_MAX} tags with a request."
 
 def tags_of(headers: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Find the tags in the headers; one more than TAGS_MAX where there are more."""
-    return _some(name.strip() for value in headers.get(HEADER, ()) for name in value.split(","))
+    if HEADER not in headers:
+        return ()
+    return _some(name.strip() for value in headers[HEADER] for name in value.split(","))
 
 
 def tags_in(document: Mapping[str, object]) -> tuple[str, ...]:
     """Find the tags in a body; one more than TAGS_MAX where there are more. What is no list, or no text, is no tag."""
+    if _KEYS.isdisjoint(document):
+        return ()
     return _some(chain.from_iterable(_at(document, path) for path in BODY))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from extauthz.domain.budgets import Counter, Scope
@@ -11,6 +11,7 @@ from extauthz.domain.listings import Listing
 from extauthz.domain.prices import Estimate
 from extauthz.domain.reservation import Hold
 from extauthz.domain.tokens import TokenFault
+from extauthz.domain.value import value
 
 
 class Reason(StrEnum):
@@ -54,7 +55,7 @@ class ModelsView(StrEnum):
     ALLOWED = "allowed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pass:
     """The request goes on and no money is held.
 
@@ -70,7 +71,7 @@ class Pass:
     result: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admit:
     """The request goes on and `hold` ends when it does.
 
@@ -86,7 +87,7 @@ class Admit:
     limited: tuple[Counter, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AnswerModels:
     """The gate answers the model list itself, because no response filter stands on this route."""
 
@@ -95,7 +96,7 @@ class AnswerModels:
     listing: Listing = field(default_factory=Listing)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deny:
     """The request ends here. `retry_after_s` is None when waiting does not help.
 
@@ -118,7 +119,7 @@ class Deny:
     fault: TokenFault | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Defer:
     """The gate gives no answer, so that Envoy's own `failure_mode_allow` decides (`store_failure: defer`)."""
 
@@ -137,7 +138,7 @@ class Word(StrEnum):
     SHADOW_DENY = "shadow_deny"  # let through by shadow mode
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """A verdict with what it was given for: who asked, and what.
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from extauthz.domain.budgets import Counter, Measure, Scope, Spent, Standing
 from extauthz.domain.reservation import Claim, Hold, Lease, Note, State
+from extauthz.domain.value import value
 from extauthz.ledger.amounts import measure_of
 
 # A settle of a reservation that the store does not know is booked when it is younger than this, and leaves its ending
@@ -30,7 +31,7 @@ PROMISE_BYTES_MAX = 16 * 1024
 UNNOTED = Note()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reserve:
     """Ask for a reservation.
 
@@ -46,7 +47,7 @@ class Reserve:
     not_after_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reserved:
     """The money is held on every counter.
 
@@ -56,32 +57,33 @@ class Reserved:
     available_nanousd: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refused:
     """Nothing is held.
 
     `standing` is the counter that binds, by domain/admission.py: an exhausted one if there is any, one in USD rather
-    than in tokens or requests, and of those the one with the least available.
+    than in tokens or requests, and of those the one with the least available. A counter may be told of as exhausted
+    for a second after it was.
     """
 
     standing: Standing
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StaleWindow:
     """A window of the claims does not contain the store's time: compute the claims again with `now_ms`."""
 
     now_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AlreadyEnded:
     """The reservation ended before this reserve arrived; nothing is held."""
 
     state: State
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TooLate:
     """The store ran this reserve after its `not_after_ms`, or too late to tell if it has ended; nothing is held."""
 
@@ -94,7 +96,7 @@ class Promise:
     hold: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settle:
     """End a reservation with what it used, and forget the promise of that name if it had one."""
 
@@ -104,7 +106,7 @@ class Settle:
     promised: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Renew:
     """Let a reservation go on under another lease; one that is held no more ends with what the lease books.
 
@@ -117,7 +119,7 @@ class Renew:
     promise: Promise | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Release:
     """End a reservation with no cost, or only the claim that one attempt has on it; and its promise, if it had one."""
 

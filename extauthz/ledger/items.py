@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +27,9 @@ from extauthz.ledger.primary import text
 
 # What a claim is written as.
 CLAIM_PARTS = 4
+
+# Names are those of models, again and again; so many are remembered as they are written.
+WORDS_MAX = 1024
 
 
 def reserve_item(request: Reserve) -> tuple[str, ...]:
@@ -142,6 +146,7 @@ def _tokens(usage: Usage | None) -> str:
     return " ".join(map(str, counts))
 
 
+@lru_cache(WORDS_MAX)
 def word(name: str) -> str:
     """Write a name so that no blank is in it, and never as nothing."""
     return quote(name, safe="/:@.-_*+") or "-"

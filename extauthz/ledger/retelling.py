@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from extauthz.domain.value import value
 from extauthz.ledger.base import Amendment, Promise, Release
 
 REMEMBERED_S = 30.0
 REMEMBERED_MAX = 100_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Granted:
     """A reserve that the store granted, with the amount of each claim where it told."""
 
@@ -27,14 +27,14 @@ class Granted:
     amounts: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Renewed:
     """A renewal that the store took."""
 
     item: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settled:
     """A settle that the store took."""
 

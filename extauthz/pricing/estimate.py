@@ -10,6 +10,7 @@ from math import ceil
 from extauthz.domain.ask import Ask
 from extauthz.domain.endpoints import Charge, Endpoint, row_of
 from extauthz.domain.prices import Estimate, Usage
+from extauthz.domain.value import value
 from extauthz.pricing.catalog import Reach
 from extauthz.pricing.cost import at_tier, cost, dearest_kind, tokens_of
 
@@ -102,7 +103,7 @@ def _is_flat(ask: Ask, endpoint: Endpoint) -> bool:
     return row_of(endpoint).charge is Charge.FLAT and not chat
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Given:
     """A request, and what is known of its answer before there is one."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from extauthz.domain.budgets import Measure, Spent
@@ -11,13 +10,14 @@ from extauthz.domain.prices import Usage
 from extauthz.domain.request import RequestFacts
 from extauthz.domain.reservation import Hold, Signal, State
 from extauthz.domain.thresholds import Alert
+from extauthz.domain.value import value
 from extauthz.domain.verdict import Decision
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.base import Audit, Ending
 from extauthz.ledger.link import Server
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished:
     """A finished stream whose reservation ended by it: as `how`, with what was `spent`, and what that `ending` did.
 

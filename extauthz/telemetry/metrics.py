@@ -195,8 +195,12 @@ class Metrics:
             "When the store was last asked how the budgets stand; what is shown of them is as old.",
             registry=registry,
         )
-        # Of each Check: to find a series by its labels takes a lock and a text of each, 2 µs. There are few of them.
-        self._checks_of, self._store_seconds_of = cache(self.checks.labels), cache(self.store_seconds.labels)
+        # Of each request: to find a series by its labels takes a lock and a text of each, 2 µs. There are few of them.
+        self._checks_of, self._store_seconds_of, self._ended_by = (
+            cache(self.checks.labels),
+            cache(self.store_seconds.labels),
+            cache(self.reservations_ended.labels),
+        )
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """Count an answered Check."""
@@ -214,9 +218,9 @@ class Metrics:
         """Count an ended reservation once, and signals that changed nothing apart."""
         match ending:
             case Ending.FIRST | Ending.LATE:
-                self.reservations_ended.labels(how, signal).inc()
+                self._ended_by(how, signal).inc()
             case Ending.UNKNOWN if how is State.SETTLED:
-                self.reservations_ended.labels(how, signal).inc()
+                self._ended_by(how, signal).inc()
             case Ending.FORGOTTEN:
                 self.settlements_forgotten.inc()
             case Ending.UNKNOWN | Ending.REPEATED | Ending.OPEN:

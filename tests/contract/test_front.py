@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import grpc.aio
@@ -179,6 +179,26 @@ async def test_calls_under_way_are_finished_within_the_grace() -> None:
         await server.stop(0.01)
         with pytest.raises(grpc.aio.AioRpcError):
             await given_up
+
+
+async def test_the_last_answers_are_written_before_the_end() -> None:
+    """What is answered when a server that stops was waiting for nothing else arrives, on each of many connections."""
+    echo = Echo()
+    connections, calls = 20, 10
+    async with serving(echo) as (server, _), AsyncExitStack() as stack:
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(server._target, options=own))
+            for _ in range(connections)
+        ]
+        answers = [asyncio.ensure_future(say(channel, b"later")) for channel in channels for _ in range(calls)]
+        await eventually(lambda: echo.waiting == connections * calls, what="the calls are under way")
+        stopping = asyncio.ensure_future(server.stop(SECONDS_MAX))
+        await asyncio.sleep(0)
+        echo.go_on.set()
+
+        assert await asyncio.gather(*answers) == [b"later"] * (connections * calls)
+        await stopping
 
 
 async def test_other_methods_are_answered_behind() -> None:

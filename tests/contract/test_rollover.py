@@ -92,6 +92,15 @@ class TestCarried:
         assert (30, 30) == (await spent(ledger, windows.now), await booked(ledger, windows.now))
         assert (await ledger.audit()).ok
 
+    async def test_a_check_that_is_retried_in_the_next_window(self, ledger: Ledger, windows: Windows, ask: Ask) -> None:
+        """It has its reservation, and is told what is left when all is taken over; itself it takes nothing over."""
+        await ledger.reserve(ask("r", Claim(a_counter("of all windows"), None, 10)))
+        await spend(ledger, windows.ago(1), 130)
+        again = replace(ask("r", Claim(windows.now, LIMIT, 10)), attempt="second")
+
+        assert Reserved(70) == await ledger.reserve(again)
+        assert (30, 0) == (await spent(ledger, windows.now), await booked(ledger, windows.now))
+
     async def test_it_exhausts(self, ledger: Ledger, windows: Windows, ask: Ask) -> None:
         """A window that begins beyond its limit refuses, and takes it over all the same."""
         await spend(ledger, windows.ago(1), 250)

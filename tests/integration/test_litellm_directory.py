@@ -238,6 +238,9 @@ async def test_without_the_database_who_is_known_is_served(house: Stack, databas
     No line of the log has the password, and each payer that could not be read is named once.
     """
     assert await asked(house, "sk-a-key") == 200
+    assert await asked(house, "sk-a-blocked-key") == 401
+    assert await asked(house, "sk-a-key-that-cannot-be-read") == 401
+    assert await asked(house, "sk-a-key-in-a-team-that-cannot-be-read") == 401
 
     await database.postgres.kill()
 

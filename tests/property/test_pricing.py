@@ -1,7 +1,7 @@
 """Pricing holds for every price and every usage, not only for the examples."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, astuple, replace
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
@@ -132,7 +132,7 @@ def test_cost_never_falls_with_more(
         usage,
         input_tokens=usage.input_tokens + more_input,
         output_tokens=usage.output_tokens + more_output,
-        units=Units(*(getattr(usage.units, name) + getattr(units, name) for name in Units.__slots__)),
+        units=Units(*(own + added for own, added in zip(astuple(usage.units), astuple(units), strict=True))),
     )
 
     assert 0 <= cost(prices, usage) <= cost(prices, more)
@@ -175,8 +175,8 @@ def test_the_dearest_is_dearer_than_each(all_prices: list[Prices], usage: Usage,
 @given(PRICES, USAGES, st.sampled_from((None, *TIERS)))
 def test_the_dearest_kind_covers_every_kind(prices: Prices, usage: Usage, tier: str | None) -> None:
     """As many tokens as were paid, all as the dearest kind, cost no less."""
-    parts = [getattr(usage, field) for field in usage.__slots__ if field.endswith("input_tokens")]
-    written = [getattr(usage, field) for field in usage.__slots__ if field.endswith("output_tokens")]
+    parts = [count for name, count in asdict(usage).items() if name.endswith("input_tokens")]
+    written = [count for name, count in asdict(usage).items() if name.endswith("output_tokens")]
     most = Usage(sum(parts), sum(written), units=usage.units)
 
     assert cost(at_tier(prices, tier), usage) <= cost(dearest_kind(prices, tier), most)

@@ -17,7 +17,7 @@ from tests.support.ledger import SIGNING_KEY, START_MS, ManualClock, redis_ledge
 from tests.support.store_clock import tell_time, told_the_time
 
 # So short that entries are folded into the checkpoint all the time.
-OPTIONS = RedisOptions(timeout_s=5.0, journal_entries_max=1)
+OPTIONS = RedisOptions(timeout_s=5.0, journal_entries_max=1, refusal_s=0)
 
 Verb = Coroutine[object, None, Any]
 

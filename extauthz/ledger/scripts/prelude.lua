@@ -229,6 +229,15 @@ local function overspent(before)
   end
 end
 
+-- What of each counter is to be taken over and was not yet: it is spent already.
+local function still_to_carry(befores)
+  local amounts = {}
+  for _, before in ipairs(befores) do
+    amounts[before.counter] = overspent(before)
+  end
+  return amounts
+end
+
 -- Take over what was overspent in the windows before, once, and keep the counters for the next windows to do the same:
 -- one is up to an eighth longer than the one before (March, or a day of 25 hours).
 local function carry_over(befores)

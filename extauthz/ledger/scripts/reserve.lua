@@ -20,7 +20,7 @@ local function take_claims()
   return claims
 end
 
-local function look_at(claims)
+local function look_at(claims, carried)
   if #claims > 0 then
     local counters = {}
     for i, claim in ipairs(claims) do
@@ -31,7 +31,7 @@ local function look_at(claims)
       claim.spent, claim.held = spent[i] or '0', held[i] or '0'
       if claim.limit then
         claim.limit = limit_of(claim.counter, claim.limit)
-        claim.available = claim.limit - tonumber(claim.spent) - tonumber(claim.held)
+        claim.available = claim.limit - tonumber(claim.spent) - tonumber(claim.held) - (carried[claim.counter] or 0)
       end
     end
   end
@@ -124,7 +124,7 @@ local function reserve()
     end
     local kept, rest = string.match(record, '^(%S+) %S+(.*)$')
     redis.call('HSET', OPEN, id, kept .. ' ' .. attempt .. rest)
-    look_at(claims)
+    look_at(claims, still_to_carry(befores))
     return least_available(claims, {})
   end
   if (not_after and NOW > not_after) or NOW - reserved_at >= RETENTION then
@@ -134,7 +134,7 @@ local function reserve()
     return { 'stale_window' }
   end
   carry_over(befores)
-  look_at(claims)
+  look_at(claims, {})
   local refusal = refusing(claims)
   if refusal then
     return { 'refused', refusal, text(claims[refusal].limit), claims[refusal].spent, claims[refusal].held }

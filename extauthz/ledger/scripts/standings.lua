@@ -5,10 +5,7 @@
 -- What is still to be carried over from the window before is spent already, and nothing is written.
 
 local function standings()
-  local answer, carried = {}, {}
-  for _, before in ipairs(take_befores()) do
-    carried[before.counter] = overspent(before)
-  end
+  local answer, carried = {}, still_to_carry(take_befores())
   for _ = 1, tonumber(take()) do
     local counter, limit = take(), take()
     answer[#answer + 1] = text(limit_of(counter, tonumber(limit)))
