@@ -44,7 +44,7 @@ RIG := .cache/rig/rig
 RATELIMIT := .cache/ratelimit/service_cmd
 GHZ := .cache/ghz/ghz
 BENCH ?= check envoy litellm growth start
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+PYTEST_ARGS ?= -n 3 --dist loadgroup
 # Of the chart's tests those that start no server, which take half a minute.
 CHECK_CHART := -n 2 -q -m "not envoy" --ignore tests/helm/test_kube_score.py tests/helm
 

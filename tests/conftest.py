@@ -19,7 +19,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Keep tests together that share servers, where pytest runs in several processes (`-n 2 --dist loadgroup`).
+    """Keep tests together that share servers, where pytest runs in several processes (`-n 3 --dist loadgroup`).
 
     Those of one file do. So do those that look at the books after storms: they are the longest, and have deadlines that
     a machine would miss that had several of them at once.

@@ -36,18 +36,21 @@ READ_BYTES = 16 * 1024
 T = TypeVar("T")
 
 
-# Each process begins elsewhere and goes round, so that one port is not chosen for two programs that are still to start.
-_BEGIN = secrets.randbelow(len(PORTS))
-_CANDIDATES: Iterator[int] = cycle((*PORTS[_BEGIN:], *PORTS[:_BEGIN]))
+# Each of pytest's processes has a slice of its own, begins anywhere in it and goes round: so one port is not chosen for
+# two programs that are still to start.
+_SLICES = 3
+_SLICE = PORTS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _SLICES :: _SLICES]
+_BEGIN = secrets.randbelow(len(_SLICE))
+_CANDIDATES: Iterator[int] = cycle((*_SLICE[_BEGIN:], *_SLICE[:_BEGIN]))
 
 
 def free_port() -> int:
     """Give a loopback port that nobody listens on, and that nobody gets who does not ask for it by its number."""
-    for port in islice(_CANDIDATES, len(PORTS)):
+    for port in islice(_CANDIDATES, len(_SLICE)):
         with suppress(OSError), socket.socket() as probe:
             probe.bind((LOOPBACK, port))
             return port
-    raise OSError(f"every port of {PORTS} is in use")
+    raise OSError(f"every port of {_SLICE} is in use")
 
 
 @overload
