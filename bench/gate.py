@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
-from bench.interpreter import python
+from bench.interpreter import CODE, python
 from extauthz._proto.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from extauthz._proto.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from tests.support.processes import LOOPBACK, START_SECONDS, Process, free_port
@@ -155,7 +155,7 @@ class Gate:
         *,
         start_seconds: float = START_SECONDS,
         stored: bool = False,
-        code: Path | None = None,
+        code: Path = CODE,
     ) -> None:
         self._folder = TemporaryDirectory(prefix="extauthz-")
         folder = Path(self._folder.name)
@@ -167,7 +167,7 @@ class Gate:
             _write(keys_file, keys_of(payers))
         self.port, self.http_port = free_port(), free_port()
         self._start_seconds = start_seconds
-        runner = python() if code is None else python(code)
+        runner = python(code)
         self._process = Process(
             *runner.command,
             *("-m", "extauthz", "serve", "--config", str(self.config)),

@@ -40,9 +40,7 @@ def python(code: Path = CODE) -> Python:
 
 def litellm_python() -> Python | None:
     """Give what runs LiteLLM by the same Python; None where it runs in an environment of its own."""
-    if not (_is_there(IMAGE) and _is_there(LITELLM)):
-        return None
-    return Python(command(IMAGE), {**environment(IMAGE, LITELLM), "PYTHONSAFEPATH": "1"})
+    return python(LITELLM) if _is_there(IMAGE) and _is_there(LITELLM) else None
 
 
 def described() -> str:

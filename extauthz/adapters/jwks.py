@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 
+from extauthz.authorities import trusting
 from extauthz.config.credentials import JwtIssuer
 from extauthz.config.snapshot import Snapshot
 from extauthz.telemetry.events import Telemetry
@@ -197,12 +198,9 @@ async def _body(session: aiohttp.ClientSession, url: str, headers: dict[str, str
 
 def _context(ca: Path) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=ca)
+        return trusting(ca)
     except OSError as error:  # ssl's own errors are among them
         raise _UnfetchedError(f"jwks_ca cannot be read ({type(error).__name__})") from None
-    # Python 3.13 takes no authority that lacks extensions of RFC 5280; those of clusters and houses often do.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
 
 
 def _token(path: Path) -> str:

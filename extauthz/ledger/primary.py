@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 from redis.typing import EncodableT
 
+from extauthz.authorities import NOT_ASKED
 from extauthz.domain.address import Address
 from extauthz.errors import StoreUnavailableError
 from extauthz.ledger.url import Login, StoreUrl, Topology
@@ -80,8 +80,7 @@ def open_client(url: StoreUrl, address: Address, login: Login, *, timeout_s: flo
             for name, path in (("ssl_ca_certs", files.ca), ("ssl_certfile", files.cert), ("ssl_keyfile", files.key))
             if path is not None
         }
-        # Python 3.13 takes no authority that lacks extensions of RFC 5280; those that houses make themselves often do.
-        tls["ssl_exclude_verify_flags"] = [ssl.VERIFY_X509_STRICT]
+        tls["ssl_exclude_verify_flags"] = [NOT_ASKED]
     pool = _Pool(
         connection_class=_Connection if url.tls is None else _SSLConnection,
         max_connections=connections,

@@ -177,13 +177,10 @@ class RedisLedger(Ledger):
         item, asked_s = reserve_item(request), self._clock_s()
         answer = await self._batches.call(RESERVE, item)
         result = reserve_result(answer, request, self.now_ms())
-        match result:
-            case Reserved():
-                self._memory.keep(Granted(item, tuple(answer[2:])))
-            case Refused():
-                self._refusals.keep(result, request.claims, asked_s)
-            case _:
-                pass
+        if isinstance(result, Reserved):
+            self._memory.keep(Granted(item, tuple(answer[2:])))
+        elif isinstance(result, Refused):
+            self._refusals.keep(result, request.claims, asked_s)
         return result
 
     async def settle(self, hold: Hold, spent: Spent, note: Note = UNNOTED) -> Ending:

@@ -27,9 +27,9 @@ class Refusals:
 
     def find(self, claims: Sequence[Claim]) -> Refused | None:
         """Refuse claims of which one is known to be on an exhausted counter; None where the store has to judge."""
-        self._drop()
-        if not self._known:
+        if not self._known:  # nearly always
             return None
+        self._drop()
         standings = [self._standing(claim) for claim in claims]
         if not any(standings):
             return None

@@ -40,24 +40,10 @@ Damage = Callable[[Redis, RedisLedger], Awaitable[object]]
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[RedisServer]:
-    """Run an empty server."""
-    async with RedisServer(appendonly=False) as running:
-        yield running
-
-
-@pytest.fixture
 async def ledger(server: RedisServer) -> AsyncIterator[RedisLedger]:
     """Open a ledger."""
     options = RedisOptions(5.0, RETENTION_SECONDS, KEPT)
     async with redis_ledger(server.url, options=options, tag=TAG) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def redis(server: RedisServer) -> AsyncIterator[Redis]:
-    """Open a client that may do everything by hand."""
-    async with server.client() as opened:
         yield opened
 
 

@@ -53,13 +53,6 @@ KEPT = 20
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[RedisServer]:
-    """Run an empty server."""
-    async with RedisServer(appendonly=False) as running:
-        yield running
-
-
-@pytest.fixture
 async def ledger(server: RedisServer) -> AsyncIterator[RedisLedger]:
     """Open a ledger whose journal keeps few entries."""
     async with redis_ledger(server.url, options=RedisOptions(5.0, journal_entries_max=KEPT), tag=TAG) as opened:

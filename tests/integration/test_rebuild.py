@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +42,6 @@ OTHER = a_counter("support", measure=Measure.TOKENS, only=Filter(FilterKind.MODE
 MUCH = 8_999_999 * 10**9 + 1
 KEPT = 20
 OPTIONS = RedisOptions(5.0, journal_entries_max=KEPT)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[RedisServer]:
-    """Run an empty server."""
-    async with RedisServer(appendonly=False) as running:
-        yield running
-
-
-@pytest.fixture
-async def redis(server: RedisServer) -> AsyncIterator[Redis]:
-    """Open a client that may do everything by hand."""
-    async with server.client() as opened:
-        yield opened
 
 
 async def trimmed(redis: Redis, ledger: RedisLedger) -> None:

@@ -24,13 +24,6 @@ CLAIM = Claim(TEAM, 1000, 100)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[RedisServer]:
-    """Run an empty server."""
-    async with RedisServer(appendonly=False) as running:
-        yield running
-
-
-@pytest.fixture
 async def ledger(server: RedisServer) -> AsyncIterator[RedisLedger]:
     """Open a ledger that keeps refusals as long as the service does."""
     async with redis_ledger(server.url, options=OPTIONS, tag=TAG) as opened:

@@ -36,13 +36,6 @@ OPTIONS = RedisOptions(timeout_s=5.0, journal_entries_max=1000)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[RedisServer]:
-    """Run an empty server."""
-    async with RedisServer(appendonly=False) as running:
-        yield running
-
-
-@pytest.fixture
 async def ledger(server: RedisServer) -> AsyncIterator[RedisLedger]:
     """Open a ledger with the time in the test's hand."""
     with told_the_time():

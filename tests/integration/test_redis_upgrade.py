@@ -25,20 +25,6 @@ OPTIONS = RedisOptions(5.0, journal_entries_max=1)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[RedisServer]:
-    """Run an empty server."""
-    async with RedisServer(appendonly=False) as running:
-        yield running
-
-
-@pytest.fixture
-async def redis(server: RedisServer) -> AsyncIterator[Redis]:
-    """Open a client that may do everything by hand."""
-    async with server.client() as opened:
-        yield opened
-
-
-@pytest.fixture
 async def ledger(server: RedisServer, redis: Redis) -> AsyncIterator[RedisLedger]:
     """Open books that an earlier version left: spent 170 on a team, of which 100 are in the checkpoint."""
     async with redis_ledger(server.url, options=OPTIONS, tag=TAG) as opened:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from extauthz.authorities import trusting
+
 SCHEMES = ("postgresql", "postgres")
 PORT = 5432
 SCHEMA = "public"
@@ -43,9 +45,7 @@ class DatabaseUrl:
             return "prefer"
         if self.mode == "disable":
             return False
-        context = ssl.create_default_context(cafile=self.authority)
-        # Python 3.13 takes no authority that lacks extensions of RFC 5280; those that houses make themselves often do.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context = trusting(self.authority)
         if self.mode != "verify-full":
             context.check_hostname = False
         if self.mode not in VERIFYING and self.authority is None:
